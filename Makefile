@@ -1,0 +1,37 @@
+# Every target makes .venv on demand: uv, installed into the venv by pip, installs the locked versions.
+# LOCKED=0 takes the newest releases that pyproject.toml admits.
+PYTHON ?= python3
+LOCKED ?= 1
+BIN := .venv/bin
+STAMP := .venv/.installed-$(LOCKED)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test lint types bench
+help:    ## this list
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+demo: $(STAMP)   ## real watermarks against real attacks on real data: the table, and the page (runs/board.html)
+	$(BIN)/assay suite quick
+
+test: $(STAMP)   ## every test, slow ones included
+	$(BIN)/pytest -n 2
+
+lint: $(STAMP)   ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy and pyright, tests too
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks
+	$(BIN)/pyright
+
+bench: $(STAMP)  ## speed, as ratios to named baselines; writes benchmarks/data
+	$(BIN)/python benchmarks/all.py
+
+$(STAMP): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@if [ "$(LOCKED)" = 1 ]; then $(BIN)/uv pip install --python $(BIN)/python -r requirements.lock && \
+	  $(BIN)/uv pip install --python $(BIN)/python --no-deps -e . ; \
+	else $(BIN)/uv pip install --python $(BIN)/python --upgrade -e ".[dev]" ; fi
+	@rm -f .venv/.installed-* && touch $@

@@ -1,0 +1,56 @@
+"""Fine-tuning on the thief's data (Adi et al., USENIX Security 2018, section 5.4; Lukas et al., S&P 2022).
+
+layers: last or all; reinit_head draws a new last layer first. So FTLL, FTAL, RTLL and RTAL are four settings of two fields.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ..core.contracts import Access, Adversary, Attack, Recipe, Surrogate
+from ..core.secret import seed_for
+from ..zoo.models import head
+
+
+def with_new_head(model: nn.Module, seed: int) -> nn.Module:
+    """A copy whose last linear layer is drawn anew."""
+    model = copy.deepcopy(model)
+    layer = model.get_submodule(head(model))
+    assert isinstance(layer, nn.Linear)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer.reset_parameters()
+    return model
+
+
+@dataclass(frozen=True)
+class Finetune(Attack):
+    needs = "weights"
+    uses_data = True
+    axis = "epochs"
+    paper = "Adi et al., USENIX Security 2018, section 5.4; attacks R1-R5"
+
+    recipe: Recipe
+    layers: Literal["last", "all"] = "all"
+    reinit_head: bool = False
+    report: tuple[int, ...] = (1, 2, 5, 10, 20)
+    """Epochs after which the model counts as a surrogate; the last epoch always does."""
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        model = access.weights()
+        if self.reinit_head:
+            model = with_new_head(model, seed_for(adversary.seed, "head"))
+        reached: list[Surrogate] = []
+
+        def keep(epoch: int, live: nn.Module) -> None:
+            if epoch in self.report or epoch == self.recipe.epochs:
+                snapshot = copy.deepcopy(live).to("cpu", memory_format=torch.contiguous_format)
+                reached.append(Surrogate(float(epoch), snapshot.eval()))
+
+        only = (head(model),) if self.layers == "last" else None
+        adversary.fit(model, adversary.data, recipe=self.recipe, only=only, each_epoch=keep, label="fine-tuning")
+        yield from reached

@@ -1,0 +1,17 @@
+"""The verbatim copy: strength 0 of every attack on weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..core.contracts import Access, Adversary, Attack, Surrogate
+
+
+@dataclass(frozen=True)
+class NoAttack(Attack):
+    needs = "weights"
+    uses_data = False
+    axis = "none"
+    paper = "none"
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        yield Surrogate(0.0, access.weights())

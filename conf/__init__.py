@@ -1,0 +1,1 @@
+"""Hydra finds the configuration here (pkg://assay.conf)."""

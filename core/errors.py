@@ -1,0 +1,13 @@
+"""What can go wrong, by what it means for a trial."""
+
+
+class ConfigError(ValueError):
+    """Bad input: says what was expected, what came, and the override that mends it. Exit code 2, no traceback."""
+
+
+class NotApplicable(Exception):
+    """Scheme, attack and model do not fit together (no such layer, say): recorded as `not_applicable`."""
+
+
+class Denied(Exception):
+    """The deployment does not grant what the attack needs: recorded as `blocked`."""

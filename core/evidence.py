@@ -1,0 +1,91 @@
+"""From a row of the verification matrix to evidence: a statistic, its nulls, an exact log10 p, a decision at a declared rate."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scores import Scores
+from .statistics import randomisation_log10_p
+
+
+@dataclass(frozen=True)
+class NullResult:
+    """An empirical null: `exceed` of `count` null scores are as extreme as the suspect's; `highest` is the most extreme
+    one, None when no null model could be read."""
+
+    count: int
+    exceed: int
+    log10_p: float
+    highest: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """source: which p-value decides: binomial (exact tail), random_keys, independent_models, or none.
+    detected: None when the null is too small to decide at this false-positive rate (8 null models cannot support 1 %)."""
+
+    statistic: float | None
+    unit: str
+    trials: int | None
+    source: str
+    log10_p: float
+    fpr: float
+    detected: bool | None
+    random_keys: NullResult | None
+    independent_models: NullResult | None
+
+
+def weigh(
+    scores: Scores,
+    row: int,
+    key: int,
+    random_columns: Sequence[int],
+    null_models: Sequence[float],
+    valid: Collection[str],
+    fpr: float,
+) -> Evidence:
+    """Evidence of key column `key` on suspect `row`. `null_models`: extremities of this key on independent models.
+
+    The exact tail decides where the scheme has one, else the first of the scheme's own valid nulls."""
+    extremity_MK = scores.extremity_MK
+    found = extremity_MK[row, key]
+    nulls = {"random_keys": extremity_MK[row, list(random_columns)], "independent_models": np.asarray(null_models)}
+    results: dict[str, NullResult] = {}
+    for name, null in nulls.items():
+        if len(null) and name in valid:
+            log10_p = float(randomisation_log10_p(found, null))
+            results[name] = NullResult(len(null), int((null >= found).sum()), log10_p, _finite(null.max()))
+    source, log10_p = _deciding(scores, row, key, results)
+    return Evidence(
+        statistic=_finite(scores.statistic_MK[row, key]),
+        unit=scores.unit,
+        trials=scores.trials,
+        source=source,
+        log10_p=log10_p,
+        fpr=fpr,
+        detected=_decide(log10_p, fpr, source, results),
+        random_keys=results.get("random_keys"),
+        independent_models=results.get("independent_models"),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _deciding(scores: Scores, row: int, key: int, results: dict[str, NullResult]) -> tuple[str, float]:
+    if scores.log10_p_MK is not None:
+        return "binomial", float(scores.log10_p_MK[row, key])
+    for name in ("random_keys", "independent_models"):
+        if name in results:
+            return name, results[name].log10_p
+    return "none", 0.0
+
+
+def _decide(log10_p: float, fpr: float, source: str, results: dict[str, NullResult]) -> bool | None:
+    if log10_p <= math.log10(fpr):
+        return True
+    undecidable = source in results and 1 / (results[source].count + 1) > fpr and results[source].exceed == 0
+    return None if undecidable else False

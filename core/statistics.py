@@ -1,0 +1,129 @@
+"""Exact statistics of evidence. Pure functions; p-values live in log10 space, where 1e-300 is an ordinary value.
+
+Protocol: a p-value is never anti-conservative under its null. Each function here is checked by simulation and against known
+values in tests/test_statistics.py.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from scipy.special import gammaln, xlog1py, xlogy
+
+Floats = NDArray[np.float64]
+LN10 = math.log(10)
+
+
+def binomial_tails(trials: int, chance: float) -> tuple[Floats, Floats]:
+    """log10 P[X >= k] and log10 P[X <= k] for k = 0..trials, X ~ Bin(trials, chance): exact sums in log space.
+
+    Summed from the far end inwards, so the smallest tails keep full relative precision (scipy's betainc underflows there).
+    """
+    if trials < 0 or not 0 <= chance <= 1:
+        raise ValueError(f"expected trials >= 0 and chance in [0, 1], got {trials} and {chance}")
+    k = np.arange(trials + 1)
+    log_choose = gammaln(trials + 1) - gammaln(k + 1) - gammaln(trials - k + 1)
+    log_mass = log_choose + xlogy(k, chance) + xlog1py(trials - k, -chance)
+    upper = np.logaddexp.accumulate(log_mass[::-1])[::-1]
+    lower = np.logaddexp.accumulate(log_mass)
+    return np.minimum(upper, 0) / LN10, np.minimum(lower, 0) / LN10
+
+
+def binomial_log10_p(hits: ArrayLike, trials: int, chance: float, two_sided: bool = False) -> Floats:
+    """log10 p of `hits` (any shape) under Bin(trials, chance): P[X >= hits], or twice the smaller tail when two-sided.
+
+    Doubling the smaller tail is valid for every chance and exact where chance = 1/2.
+    """
+    index = np.asarray(hits)
+    if index.size and (index.min() < 0 or index.max() > trials):
+        raise ValueError(f"hits must lie in [0, {trials}], got [{index.min()}, {index.max()}]")
+    upper, lower = binomial_tails(trials, chance)
+    index = index.astype(np.int64)
+    if not two_sided:
+        return np.asarray(upper[index])
+    return np.minimum(np.minimum(upper[index], lower[index]) + math.log10(2), 0)
+
+
+def binomial_cut(trials: int, chance: float, alpha: float) -> int:
+    """The smallest k with P[X >= k] <= alpha; trials + 1 when even k = trials is too likely."""
+    upper, _ = binomial_tails(trials, chance)
+    below = np.flatnonzero(upper <= math.log10(alpha))
+    return int(below[0]) if below.size else trials + 1
+
+
+def randomisation_log10_p(score: ArrayLike, null_scores: ArrayLike) -> Floats:
+    """Exact Monte-Carlo p over exchangeable null scores: (1 + #{null >= score}) / (1 + K), in log10.
+
+    score has shape S, null_scores S + (K,). Valid for any K (Phipson & Smyth 2010); with K = 0 it is p = 1.
+    """
+    null = np.asarray(null_scores, dtype=np.float64)
+    exceed = (null >= np.asarray(score, dtype=np.float64)[..., None]).sum(-1)
+    return np.log10((1.0 + exceed) / (1.0 + null.shape[-1]))
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided confidence interval of a proportion; (0, 1) without trials."""
+    if not 0 <= successes <= trials:
+        raise ValueError(f"expected 0 <= successes <= trials, got {successes} of {trials}")
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+def rate_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
+    """One-sided exact upper bound of a rate: 0 of 300 bounds a false-positive rate at 0.99 %."""
+    if successes >= trials:
+        return 1.0
+    return float(stats.beta.ppf(confidence, successes + 1, trials - successes))
+
+
+def holm(log10_p: ArrayLike) -> Floats:
+    """Holm's step-down adjustment of log10 p-values (Holm 1979): family-wise error at any dependence."""
+    p = np.asarray(log10_p, dtype=np.float64)
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] + np.log10(np.arange(len(p), 0, -1)))
+    out = np.empty_like(p)
+    out[order] = np.minimum(adjusted, 0)
+    return out
+
+
+def best_of_log10_p(log10_p: float, tried: int) -> float:
+    """log10 p of the best of `tried` independent tests: 1 - (1 - p)^tried, exact in log space (Sidak)."""
+    if tried < 1:
+        raise ValueError(f"expected at least one test, got {tried}")
+    if log10_p < -15:  # 1 - (1 - p)^m = m p within relative m p, below double precision here
+        return min(log10_p + math.log10(tried), 0.0)
+    if log10_p >= 0:
+        return 0.0
+    return math.log10(-math.expm1(tried * math.log1p(-(10**log10_p))))
+
+
+def cluster_bootstrap(
+    values: ArrayLike,
+    clusters: Sequence[object],
+    statistic: Callable[[Floats], float] = lambda v: float(np.mean(v)),
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic whose values come in clusters (victims): whole clusters are resampled.
+
+    With one cluster no interval can be estimated: (nan, nan), never a width of 0.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    groups: dict[object, list[int]] = {}
+    for i, cluster in enumerate(clusters):
+        groups.setdefault(cluster, []).append(i)
+    if len(data) != len(clusters):
+        raise ValueError(f"expected a cluster per value, got {len(data)} values and {len(clusters)} clusters")
+    if len(groups) < 2:
+        return math.nan, math.nan
+    members = [np.asarray(indices) for indices in groups.values()]
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(len(members), size=(draws, len(members)))
+    estimates = [statistic(data[np.concatenate([members[i] for i in pick])]) for pick in picks]
+    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

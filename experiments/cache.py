@@ -1,0 +1,79 @@
+"""Trained models, kept by the content of what made them and shared by every trial that needs them.
+
+The name of an entry is the hash of its resolved configuration, of the code that made it, and of the libraries that computed
+it; so nothing stale is ever read. A lock per entry lets concurrent processes train each model once; files appear whole.
+"""
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from torch import nn
+
+from ..core.errors import ConfigError
+from ..zoo.files import load_model, load_tensors, save_model
+from .config import digest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_CODE = ("core", "kernels", "zoo")
+LIBRARIES = ("torch", "pytorch-lightning", "torchvision", "transformers", "scikit-learn")
+
+
+@cache
+def code_digest(*classes: type) -> str:
+    """Of the code every training shares, and of the files in which the given classes are written."""
+    files = {path for folder in SHARED_CODE for path in (ROOT / folder).glob("*.py")}
+    files |= {Path(inspect.getfile(kind)).resolve() for kind in classes}
+    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return digest(digests)[:16]
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    return {"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}}
+
+
+class Cache:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def model(
+        self,
+        config: dict[str, Any],
+        code: str,
+        make: Callable[[], tuple[nn.Module, dict[str, Any]]],
+        like: Callable[[], nn.Module],
+        wait: bool = True,
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The model and the facts (seconds, steps) of its training: read, or made, kept and then read back.
+
+        `like` builds the network the weights are loaded into. A damaged entry is made again. filelock.Timeout at once
+        when another process is making it, unless `wait`."""
+        identity = {"config": config, "code": code, "libraries": library_versions()}
+        path = self.folder / "models" / f"{digest(identity)[:32]}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=-1 if wait else 0):
+            if not _whole(path, like):
+                model, facts = make()
+                save_model(path, model, {"identity": identity, "facts": facts})
+            _, header = load_tensors(path, "model")
+            return load_model(path, like), dict(header["facts"])
+
+
+
+def _whole(path: Path, like: Callable[[], nn.Module]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        load_model(path, like)
+    except (ConfigError, json.JSONDecodeError):
+        return False
+    return True

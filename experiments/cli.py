@@ -1,0 +1,208 @@
+"""The command line. Heavy imports happen inside the commands that need them: help, list, status and board answer at once."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .. import __version__
+from ..core.errors import ConfigError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+EPILOG = "Settings are Hydra overrides: task=digits watermark=uchida attack=prune seed=0. `assay list` shows the options."
+
+
+def runs_folder() -> str:
+    return os.environ.get("ASSAY_RUNS", "runs")
+
+
+def run(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """One trial, or a sweep with -m."""
+    from .sweep import sweep
+
+    return sweep(rest, console)
+
+
+def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..leaderboard.page import write_board
+    from ..leaderboard.ranking import ranking
+    from . import show
+    from .catalogue import CONF
+    from .suite import run_suite, specs_of
+
+    _overrides_only(rest)
+    folders = [*([Path(arguments.config_dir)] if arguments.config_dir else []), CONF]
+    specs = specs_of(arguments.name, rest, arguments.config_dir, folders)
+    records = run_suite(specs, arguments.jobs, console)
+    show.ranking(ranking(records), console)
+    page = Path(specs[0].config["paths"]["runs"]) / "board.html"
+    write_board(records, page)
+    console.print(f"the board: {page}", soft_wrap=True)
+    failed = [record for record in records if record["status"] == "failed"]
+    for record in failed:
+        console.print(f"[red]failed[/] {record['id']}: {record['reason']}", soft_wrap=True)
+    return FAILED if failed else 0
+
+
+def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..leaderboard.store import Store
+
+    _nothing_left(rest)
+    records = list(Store(Path(arguments.runs) / "records"))
+    if arguments.json:
+        keys = ("id", "status", "reason", "finished")
+        print(json.dumps([{key: record.get(key) for key in keys} for record in records], indent=1))  # noqa: T201
+        return 0
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record["status"]] = counts.get(record["status"], 0) + 1
+    console.print(f"{len(records)} trials in {arguments.runs}: " + (", ".join(f"{n} {s}" for s, n in counts.items()) or "none yet"))
+    for record in records:
+        if record["status"] != "ok":
+            console.print(f"  {record['status']}  {record['id']}: {record['reason']}", soft_wrap=True)
+    return 0
+
+
+def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from .catalogue import GROUPS, catalogue
+
+    _nothing_left(rest)
+    folders = [Path(arguments.config_dir)] if arguments.config_dir else []
+    found = {group: catalogue(group, folders) for group in GROUPS}
+    if arguments.json:
+        print(json.dumps(found, indent=1))  # noqa: T201
+        return 0
+    for group, names in found.items():
+        table = Table(title=group, title_justify="left", title_style="bold")
+        columns = ["name", *(c for c in GROUPS[group] if c not in ("paper", "name")), "about"]
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for name, values in names.items():
+            table.add_row(name, *(_cell(values[column]) for column in columns[1:]))
+        console.print(table)
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return {True: "yes", False: "no", None: "-"}.get(value, str(value)) if not isinstance(value, str) else value
+
+
+def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..leaderboard.page import write_board
+    from ..leaderboard.store import Store
+
+    _nothing_left(rest)
+    records = list(Store(Path(arguments.runs) / "records"))
+    if not records:
+        raise ConfigError(f"expected records under {arguments.runs}/records, found none; run `assay suite quick` first")
+    page = Path(arguments.output or Path(arguments.runs) / "board.html")
+    write_board(records, page)
+    console.print(f"{len(records)} records: {page}", soft_wrap=True)
+    return 0
+
+
+def verify(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from .verify import verify
+
+    _overrides_only(rest)
+    found = verify(Path(arguments.model), Path(arguments.key), rest)
+    if arguments.json:
+        print(json.dumps(found, indent=1, allow_nan=False))  # noqa: T201
+    else:
+        console.print(found.pop("sentence"), soft_wrap=True)
+    return 0
+
+
+def wandb(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..leaderboard.store import Store
+    from .tracking import replay
+
+    _nothing_left(rest)
+    records = list(Store(Path(arguments.runs) / "records"))
+    count = replay(records, arguments.project, arguments.mode, Path(arguments.runs))
+    console.print(f"{count} runs written; offline ones go up with: wandb sync {arguments.runs}/wandb/offline-run-*")
+    return 0
+
+
+def _overrides_only(rest: list[str]) -> None:
+    for word in rest:
+        if "=" not in word:
+            raise ConfigError(f"expected overrides such as seed=1, got {word!r}")
+
+
+def _nothing_left(rest: list[str]) -> None:
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r}; see --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="assay", description="What is a model watermark worth?", epilog=EPILOG)
+    top.add_argument("--version", action="version", version=f"assay {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, action: Callable[..., int], text: str, help_: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, epilog=EPILOG, add_help=help_, allow_abbrev=False)
+        sub.set_defaults(action=action)
+        return sub
+
+    command("run", run, "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2", help_=False)
+    sub = command("suite", suite, "a named grid of trials, the ranked table and the page")
+    sub.add_argument("name", help="quick, or another of conf/suite")
+    sub.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: the cores)")
+    sub.add_argument("--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)")
+    sub = command("status", status, "what is done, blocked and failed in the store")
+    _store_options(sub)
+    sub.add_argument("--json", action="store_true")
+    sub = command("list", list_, "schemes, attacks, tasks, models, deployments, with what they declare")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--config-dir", help="a folder with your own options")
+    sub = command("board", board, "the leaderboard page, one file, no network")
+    _store_options(sub)
+    sub.add_argument("--output", help="where to write it (default: RUNS/board.html)")
+    sub = command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY.safetensors")
+    sub.add_argument("model", help="the suspect's weights, safetensors")
+    sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
+    sub.add_argument("--json", action="store_true")
+    sub = command("wandb", wandb, "replay the store into W&B")
+    _store_options(sub)
+    sub.add_argument("--project", default="assay")
+    sub.add_argument("--mode", default=os.environ.get("WANDB_MODE", "offline"), choices=["offline", "online", "disabled"])
+    return top
+
+
+def _store_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--runs", default=runs_folder(), help="the results folder (default: %(default)s)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 some trial failed, 2 bad input, 130 interrupted."""
+    console = Console(stderr=False)
+    arguments, rest = parser().parse_known_args(argv)
+    try:
+        code: int = arguments.action(arguments, rest, console)
+    except ConfigError as error:
+        Console(stderr=True).print(f"[red]assay:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
+        return BAD_INPUT
+    except OSError as error:
+        Console(stderr=True).print(f"[red]assay:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: finished trials are kept, the same command resumes")
+        return INTERRUPTED
+    return code
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""From overrides to a validated trial specification: plain data, composed by Hydra, no torch import.
+
+A trial's identity is the hash of its resolved configuration; what does not change the result (paths, tracking, force, save,
+progress) is left out of it.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigError
+
+AXES = ("task", "model", "watermark", "deployment", "attack", "adversary", "verification", "trainer")
+UNIDENTIFYING = ("paths", "tracking", "force", "save")
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One trial as plain data. choices: the option's name on every axis; config: everything, resolved."""
+
+    choices: dict[str, str]
+    config: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        config = {name: value for name, value in self.config.items() if name not in UNIDENTIFYING}
+        trainer = {name: value for name, value in config["trainer"].items() if name != "progress"}
+        return {"choices": self.choices, "config": {**config, "trainer": trainer}}
+
+    @property
+    def id(self) -> str:
+        names = [self.choices[axis] for axis in AXES[:5]]
+        return "-".join([*names, f"s{self.config['seed']}", digest(self.identity())[:12]])
+
+    @property
+    def records(self) -> Path:
+        return Path(self.config["paths"]["runs"]) / "records"
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of canonical JSON, as hex."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spec_of(config: Any, choices: dict[str, Any]) -> Spec:
+    """From a composed Hydra configuration (without its hydra node) and the choices it made."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    named = {axis: str(choices.get(axis)) for axis in AXES}
+    return Spec(named, {str(name): value for name, value in plain.items()})
+
+
+@contextmanager
+def composer(config_dir: str | None = None) -> Iterator[Any]:
+    """Within it, `compose(overrides)` gives a Spec; ConfigError explains what Hydra refuses."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import open_dict
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir={config_dir}: expected a folder, found none there")
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+
+    def one(overrides: Sequence[str]) -> Spec:
+        with explained():
+            config = compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
+            choices = dict(config.hydra.runtime.choices)
+            with open_dict(config):
+                config.pop("hydra")
+            return spec_of(config, choices)
+
+    with explained(), initialize_config_module("assay.conf", version_base="1.3"):
+        yield one
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what Hydra and OmegaConf raise about the configuration into a short ConfigError."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from None
+
+
+def explain(error: Exception) -> str:
+    """At most 10 lines: what Hydra said, and the nearest name that exists."""
+    chain: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(str(cause).strip())
+        cause = cause.__cause__
+    text = "\n".join(dict.fromkeys(chain))
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    missing_option = re.search(r"Could not find '([\w/@.]+)/([\w.-]+)'", text)
+    missing_key = re.search(r"Could not override '([\w./@]+)'", text)
+    if missing_option:
+        group, name = missing_option.groups()
+        return f"there is no {group} called {name!r}.{suggest(name, options(group))}"
+    if missing_key:
+        name = missing_key.group(1)
+        return f"there is no setting {name!r}.{suggest(name, settings())}"
+    return "\n".join(lines[:9])
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{hint} There are: {', '.join(known)}" if len(known) <= 40 else hint
+
+
+def options(group: str) -> list[str]:
+    return [path.stem for path in (CONF / group).glob("*.yaml")]
+
+
+def settings() -> list[str]:
+    """Axes and the dotted names of every field in every option."""
+    import yaml
+
+    names = {"seed", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking"}
+    for path in CONF.glob("*/*.yaml"):
+        content = yaml.safe_load(path.read_text()) or {}
+        names |= {f"{path.parent.name}.{field}" for field in content if field not in ("defaults", "_target_")}
+    return sorted(names)

@@ -1,0 +1,93 @@
+"""Who takes part in a trial: the owner, a rival owner with a mark of the same scheme, and models of nobody.
+
+Everything trained here comes from the artifact cache, so all trials of a sweep share it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import Timeout
+from torch import nn
+
+from ..core.contracts import Task
+from ..core.key import Key
+from ..core.secret import Secret, seed_for
+from ..zoo.training import Trainer
+from .cache import code_digest
+from .trial import Trial
+
+RIVAL = 500_000  # added to the trial's seed: a rival has other data, another initialisation, another secret
+NOBODY = 1_000_000  # seeds of null models, the same for every trial
+
+
+@dataclass(frozen=True)
+class Owner:
+    key: Key
+    victim: nn.Module
+    """The same training without the mark."""
+    marked: nn.Module
+    victim_seconds: float
+    embedding_seconds: float
+
+
+def owner(trial: Trial, who: str) -> Owner:
+    """`owner` or `rival`: trained victim, key, marked model. A fingerprint's marked model is the victim itself."""
+    rival = who == "rival"
+    seed = trial.seed + (RIVAL if rival else 0)
+    task = trial.settings.task.load(trial.settings.model, seed) if rival else trial.task
+    victim, facts = clean(trial, seed, task)
+    key = trial.watermark.keygen(task, Secret.simulated(seed, "owner"), victim)
+    if not trial.watermark.embeds:
+        return Owner(key, victim, victim, facts["seconds"], 0.0)
+    config = {**training(trial, seed), "watermark": trial.spec.config["watermark"], "secret": key.secret.fingerprint}
+
+    def embed(fit: Trainer) -> nn.Module:
+        return trial.watermark.embed(victim, key, task, fit)
+
+    code = code_digest(type(trial.watermark))
+    make = _timed(embed, Trainer(trial.hardware, task.recipe, seed_for(seed, "victim")))
+    marked, more = trial.cache.model(config, code, make, lambda: task.fresh(None))
+    return Owner(key, victim, marked, facts["seconds"], more["seconds"])
+
+
+def clean(trial: Trial, seed: int, task: Task | None = None, wait: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+    """An unmarked model of its own seed: data split, initialisation and order. filelock.Timeout unless `wait` when another
+    process is training it."""
+    own = task or trial.settings.task.load(trial.settings.model, seed)
+
+    def train(fit: Trainer) -> nn.Module:
+        return fit(own.fresh(None), own.owner, label=f"unmarked model, seed {seed}")
+
+    make = _timed(train, Trainer(trial.hardware, own.recipe, seed_for(seed, "victim")))
+    return trial.cache.model(training(trial, seed), code_digest(), make, lambda: own.fresh(None), wait)
+
+
+def clean_models(trial: Trial, count: int) -> list[nn.Module]:
+    """`count` independent models, the same for every trial of the task. Those another process is training are left for
+    last, so concurrent trials share the work instead of queueing for it."""
+    models: dict[int, nn.Module] = {}
+    for wait in (False, True):
+        for i in set(range(count)) - set(models):
+            try:
+                models[i], _ = clean(trial, NOBODY + i, wait=wait)
+            except Timeout:
+                continue
+    return [models[i] for i in range(count)]
+
+
+def training(trial: Trial, seed: int) -> dict[str, Any]:
+    """What identifies a training in the cache."""
+    config = trial.spec.config
+    hardware = {name: value for name, value in config["trainer"].items() if name != "progress"}
+    return {"task": config["task"], "model": config["model"], "trainer": hardware, "seed": seed}
+
+
+def _timed(work: Callable[[Trainer], nn.Module], fit: Trainer) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
+    def make() -> tuple[nn.Module, dict[str, Any]]:
+        start = time.perf_counter()
+        model = work(fit)
+        return model, {"seconds": round(time.perf_counter() - start, 3), "steps": fit.steps}
+
+    return make

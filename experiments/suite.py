@@ -1,0 +1,54 @@
+"""Suites: named grids of trials (conf/suite/*.yaml), run in parallel, resumed where they were left."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..core.errors import ConfigError
+from ..leaderboard.store import Record, Store
+from .config import Spec, composer, options, suggest
+from .isolate import isolated
+
+
+def grid(name: str, folders: Sequence[Path]) -> list[list[str]]:
+    """The suite's trials as lists of overrides; schemes vary fastest, so shared models are trained early."""
+    path = next((p for f in folders if (p := f / "suite" / f"{name}.yaml").is_file()), None)
+    if path is None:
+        raise ConfigError(f"there is no suite called {name!r}.{suggest(name, options('suite'))}")
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    trials = []
+    for block in content["blocks"]:
+        axes = {**block, **content["common"]}
+        values = [value if isinstance(value, list) else [value] for value in axes.values()]
+        trials += [[f"{a}={v}" for a, v in zip(axes, chosen, strict=True)] for chosen in itertools.product(*values)]
+    return trials
+
+
+def specs_of(name: str, overrides: Sequence[str], config_dir: str | None, folders: Sequence[Path]) -> list[Spec]:
+    with composer(config_dir) as compose:
+        return [compose([*trial, "trainer.progress=false", *overrides]) for trial in grid(name, folders)]
+
+
+def run_suite(specs: list[Spec], jobs: int, console: Console) -> list[Record]:
+    """Run what is not in the store yet, with a progress bar; all records of the suite, in its order."""
+    store = Store(specs[0].records)
+    due = [s for s in specs if s.config["force"] or not store.finished(s.id)]
+    if len(due) < len(specs):
+        console.print(f"{len(specs) - len(due)} of {len(specs)} trials are done already (force=true runs them again)")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not due) as progress:
+        bar = progress.add_task("trials", total=len(due))
+
+        def on_done(spec: Spec, record: Record) -> None:
+            names = f"{spec.choices['watermark']} × {spec.choices['attack']} seed {spec.config['seed']}"
+            progress.console.print(f"[dim]{names}[/]: {record['status']} {record.get('reason', '')}", soft_wrap=True)
+            progress.advance(bar)
+
+        isolated(due, jobs, on_done)
+    found = [store.read(spec.id) for spec in specs]
+    return [record for record in found if record is not None]

@@ -1,0 +1,77 @@
+"""`assay run`: Hydra's own command line (single trials, -m sweeps, launchers), each trial in a process of its own."""
+
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from ..core.errors import ConfigError
+from ..leaderboard.store import Record, Store
+from . import show
+from .config import Spec, explained, spec_of
+from .isolate import isolated
+
+
+class TrialFailed(Exception):
+    """Raised in the job after its record was stored, so that launchers count it."""
+
+
+def job(config: Any) -> None:
+    """One trial of the sweep; already stored ones are skipped unless force=true."""
+    from hydra.core.hydra_config import HydraConfig
+
+    spec = spec_of(config, dict(HydraConfig.get().runtime.choices))
+    console = Console()
+    store = Store(spec.records)
+    if not spec.config["force"] and store.finished(spec.id):
+        record = store.read(spec.id)
+        assert record is not None
+        console.print(f"already done (force=true runs it again): {store.path(spec.id)}", soft_wrap=True)
+    else:
+        record = alone(spec)
+        console.print(f"record: {store.path(spec.id)}", soft_wrap=True)
+    show.trial(record, console)
+    if record["status"] == "failed":
+        raise TrialFailed(spec.id)
+
+
+def alone(spec: Spec) -> Record:
+    records: list[Record] = []
+    isolated([spec], 1, lambda _, record: records.append(record))
+    return records[0]
+
+
+def sweep(arguments: list[str], console: Console) -> int:
+    """Hydra's main with our errors; 1 when a trial failed."""
+    import hydra
+
+    if any(word in ("-h", "--help") for word in arguments):
+        _help(console)
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
+    before, sys.argv = sys.argv, ["assay run", *arguments]
+    try:
+        with explained():
+            hydra.main(version_base="1.3", config_path="pkg://assay.conf", config_name="config")(job)()
+    except TrialFailed as failed:
+        console.print(f"[red]failed[/]: {failed}; the traceback is in its record", soft_wrap=True)
+        return 1
+    except SystemExit as left:
+        raise ConfigError("see `assay run --help`") if left.code else left
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _help(console: Console) -> None:
+    from .catalogue import GROUPS, catalogue
+
+    console.print("assay run [-m] [--config-dir FOLDER] [SETTING=VALUE ...]\n")
+    console.print("One trial; with -m a sweep over comma-separated values, e.g. -m seed=0,1,2 attack=prune,finetune,")
+    console.print("in parallel with hydra/launcher=joblib hydra.launcher.n_jobs=2. --cfg job shows the configuration.\n")
+    for group in GROUPS:
+        if group != "suite":
+            console.print(f"  {group}=" + " | ".join(catalogue(group)), soft_wrap=True, markup=False, highlight=False)
+    console.print("\n  adversary.data=0.05 adversary.queries=100 verification.fpr=1e-6 verification.random_keys=1000 seed=1")
+    console.print("  trainer=cpu | gpu   tracking=json | wandb   force=true   save=FOLDER   paths.runs=FOLDER")

@@ -1,0 +1,205 @@
+"""A trial: every choice built and validated. Building trains nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from ..core.contracts import Adversary, Attack, Configured, Task, Watermark
+from ..core.errors import ConfigError
+from ..core.secret import Secret, seed_for
+from ..deployments.reach import Deployment
+from ..zoo.models import Architecture
+from ..zoo.tasks import Source
+from ..zoo.training import Hardware, Trainer
+from .cache import Cache
+from .config import Spec, suggest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Verification(Configured):
+    """conf/verification: the declared false-positive rate, K random keys, m null models."""
+
+    fpr: Annotated[float, Gt(0), Lt(1)]
+    random_keys: Annotated[int, Ge(0)]
+    null_models: Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True)
+class Budget(Configured):
+    """conf/adversary: the share of the attacker's split, and a query limit."""
+
+    data: Annotated[float, Ge(0), Le(1)]
+    queries: Annotated[int, Ge(0)] | None
+
+
+@dataclass(frozen=True)
+class Paths(Configured):
+    runs: str
+    cache: str
+
+
+@dataclass(frozen=True)
+class Tracking(Configured):
+    name: str
+    project: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Settings(Configured):
+    """The root of the configuration, each `_target_` already built."""
+
+    task: Source
+    model: Architecture
+    watermark: Watermark
+    deployment: Deployment
+    attack: Attack
+    adversary: Budget
+    verification: Verification
+    trainer: Hardware
+    tracking: Tracking
+    paths: Paths
+    seed: Annotated[int, Ge(0)]
+    force: bool
+    save: str | None
+
+    __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
+
+
+def validated(kind: Any, fields: Any, where: str) -> Any:
+    """An instance of a dataclass from plain fields; ConfigError names field, expectation, value and remedy."""
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error, kind, where)[:10])) from None
+
+
+def _lines(error: ValidationError, kind: Any, where: str) -> list[str]:
+    out = []
+    for problem in error.errors():
+        name = ".".join([*([where] if where else []), *map(str, problem["loc"])])
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = TypeAdapter(kind).json_schema().get("properties", {}) if where else kind.__dataclass_fields__
+            out.append(f"there is no setting {name!r}.{suggest(str(problem['loc'][-1]), known)}")
+        elif problem["type"] in ("missing", "missing_argument"):
+            out.append(f"{name} is missing; set {name}=...")
+        else:
+            out.append(f"{name}: {problem['msg']}, got {problem['input']!r}; set {name}=...")
+    return out
+
+
+def built(node: Any, where: str) -> Any:
+    """Every dictionary with a `_target_` below this node becomes an object of that class, fields validated."""
+    if isinstance(node, list):
+        return [built(item, f"{where}.{i}") for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    fields = {name: built(value, f"{where}.{name}" if where else name) for name, value in node.items()}
+    target = fields.pop("_target_", None)
+    return fields if target is None else validated(_class(target, where), fields, where)
+
+
+def _class(target: str, where: str) -> type:
+    module, _, name = str(target).rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{where}._target_={target} cannot be imported: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Configured)):
+        raise ConfigError(f"{where}._target_={target} is no scheme, attack, task, model or deployment of Assay")
+    return found
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What `assay run` runs and `assay.experiments.api.build` returns."""
+
+    spec: Spec
+    settings: Settings
+    task: Task
+    cache: Cache = field(repr=False)
+
+    @property
+    def watermark(self) -> Watermark:
+        return self.settings.watermark
+
+    @property
+    def attack(self) -> Attack:
+        return self.settings.attack
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.settings.deployment
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.settings.trainer
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
+
+    def run(self) -> dict[str, Any]:
+        """The trial's record (docs/records.md). Errors are raised here; `assay run` records them."""
+        from .run import run
+
+        return run(self)
+
+    def secret(self, *names: str | int) -> Secret:
+        """A simulated owner's secret, by role: a random key and its number, say."""
+        return Secret.simulated(self.seed, *names)
+
+    def trainer(self, *names: str | int) -> Trainer:
+        return Trainer(self.hardware, self.task.recipe, seed_for(self.seed, *names))
+
+    def adversary(self, trainer: Trainer) -> Adversary:
+        budget, task = self.settings.adversary, self.task
+        count = round(budget.data * len(task.attacker))
+        if self.attack.uses_data and count == 0:
+            raise ConfigError(
+                f"attack {self.spec.choices['attack']} trains on the thief's data, and adversary.data={budget.data} of "
+                f"{len(task.attacker)} leaves none; set adversary.data=1.0"
+            )
+        shape, source = task.shape, self.settings.task
+
+        def build(architecture: Architecture, seed: int) -> nn.Module:
+            return architecture.build(shape, task.classes, seed, source.mean, source.std)
+
+        return Adversary(
+            data=task.attacker.take(slice(0, count)),
+            fit=trainer,
+            recipe=task.recipe,
+            seed=seed_for(self.seed, "adversary"),
+            fresh=task.fresh,
+            build=build,
+            queries=budget.queries,
+        )
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be used: {error}; set paths.runs=FOLDER") from None
+
+
+def prepare(spec: Spec) -> Trial:
+    """Validate everything, load the data; ConfigError for whatever is wrong."""
+    settings: Settings = validated(Settings, built(spec.config, ""), "")
+    settings.trainer.check()
+    torch.use_deterministic_algorithms(settings.trainer.deterministic)
+    with _readable(settings.paths.cache):
+        cache = Cache(Path(settings.paths.cache))
+    task = settings.task.load(settings.model, settings.seed)
+    return Trial(spec, settings, task, cache)

@@ -1,0 +1,113 @@
+"""Bits in secret projections of one layer's mean filter (Uchida et al., ICMR 2017, arXiv:1701.04082; Nagai et al. 2018)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core.contracts import Fit, Task, Watermark
+from ..core.errors import NotApplicable
+from ..core.key import Key
+from ..core.scores import Scores
+from ..core.secret import Secret
+from ..core.suspects import Suspects
+from ..kernels.keyed_projection import projection_matches
+
+Projection = Literal["random", "direct", "diff"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectionKey(Key):
+    """The projection (J, B) is derived from the secret whenever it is needed; the bits (B,) are uint8."""
+
+    layer: str
+    projection: Projection
+    weights: int
+    """J, the length of the mean filter."""
+    bits_B: Tensor
+
+    def matrix(self) -> Tensor:
+        """X (J, B): standard normal, or one 1 per column (direct), or a +1 and a -1 per column (diff); Nagai, table 1."""
+        bits = len(self.bits_B)
+        if self.projection == "random":
+            return self.secret.normals("uchida/projection", self.weights, bits)
+        plus_B = self.secret.order("uchida/plus", self.weights)[torch.arange(bits) % self.weights]
+        matrix_JB = torch.zeros(self.weights, bits)
+        matrix_JB[plus_B, torch.arange(bits)] = 1
+        if self.projection == "diff":
+            shift_B = 1 + self.secret.integers("uchida/minus", bits, self.weights - 1)
+            matrix_JB[(plus_B + shift_B) % self.weights, torch.arange(bits)] = -1
+        return matrix_JB
+
+
+def mean_filter(weight: Tensor) -> Tensor:
+    """The mean over filters (axis 0 in PyTorch's OIHW), flattened: (J,). Section 3.2 of the paper."""
+    return weight.mean(0).flatten()
+
+
+def bit_loss(mean_filter_J: Tensor, matrix_JB: Tensor, bits_B: Tensor) -> Tensor:
+    """Binary cross-entropy of sigmoid(w X) against the bits, *summed* over them as in the official code."""
+    return functional.binary_cross_entropy_with_logits(mean_filter_J @ matrix_JB, bits_B.float(), reduction="sum")
+
+
+@dataclass(frozen=True)
+class Uchida(Watermark):
+    family = "parameter"
+    reads = "weights"
+    derivation = "derived"
+    nulls = ("random_keys", "independent_models")
+    paper = "Uchida et al., ICMR 2017, arXiv:1701.04082"
+    key_type = ProjectionKey
+
+    layer: str
+    bits: Annotated[int, Ge(1)] = 256
+    strength: Annotated[float, Gt(0)] = 0.01
+    """lambda; 0.01 in section 4.1 and the official code."""
+    projection: Projection = "random"
+
+    def keygen(self, task: Task, secret: Secret, model: nn.Module | None = None) -> ProjectionKey:
+        weight = self._weight(model if model is not None else task.fresh(None))
+        length = mean_filter(weight.detach()).numel()
+        if self.projection != "random" and length < 2:
+            raise NotApplicable(f"{self.layer} has a mean filter of {length} weight; {self.projection} needs 2")
+        # Fair bits from the secret; the official code embeds all ones, which has no random-key null.
+        return ProjectionKey(secret, self.layer, self.projection, length, secret.bits("uchida/bits", self.bits))
+
+    def embed(self, model: nn.Module, key: ProjectionKey, task: Task, fit: Fit) -> nn.Module:
+        """Train from scratch with the loss of the projected *live* weights added."""
+        matrix_JB, bits_B = key.matrix(), key.bits_B
+
+        def penalty(live: nn.Module) -> Tensor:
+            weight = self._weight(live)
+            loss = bit_loss(mean_filter(weight), matrix_JB.to(weight.device), bits_B.to(weight.device))
+            return self.strength * loss
+
+        return fit(task.fresh(None), task.owner, penalty=penalty, label="marked")
+
+    def score(self, suspects: Suspects, keys: Sequence[ProjectionKey]) -> Scores:
+        """Matching bits, two-sided: an attack that inverts the message has not removed it (protocol 3)."""
+        hits_MK = np.full((len(suspects), len(keys)), np.nan)
+        for layer, length in {(key.layer, key.weights) for key in keys}:
+            found = [mean_filter(w) if w is not None else None for w in suspects.weights(layer)]
+            rows = [m for m, w in enumerate(found) if w is not None and w.numel() == length]
+            columns = [k for k, key in enumerate(keys) if (key.layer, key.weights) == (layer, length)]
+            if rows:
+                weights_MJ = torch.stack([w for w in found if w is not None and w.numel() == length])
+                chosen = ((keys[k].matrix(), keys[k].bits_B) for k in columns)
+                hits_MK[np.ix_(rows, columns)] = projection_matches(weights_MJ, chosen).numpy()
+        return Scores.binomial(hits_MK, self.bits, 0.5, "matching bits", two_sided=True)
+
+    def _weight(self, model: nn.Module) -> Tensor:
+        try:
+            weight = model.get_submodule(self.layer).weight
+        except AttributeError:
+            weight = None
+        if not isinstance(weight, Tensor) or weight.ndim < 2:
+            layers = [n for n, m in model.named_modules() if getattr(m, "weight", None) is not None and m.weight.ndim > 1]
+            raise NotApplicable(f"the model has no layer {self.layer!r} with filters; watermark.layer={'|'.join(layers)}")
+        return weight

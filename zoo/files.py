@@ -1,0 +1,95 @@
+"""Models and keys on disk: safetensors with a JSON header. Loading runs no code, whatever the file claims to be.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..core.atomic import write_atomically
+from ..core.errors import ConfigError
+from ..core.key import Key
+from ..core.secret import Secret
+
+FORMAT = "assay/1"
+K = TypeVar("K", bound=Key)
+
+
+def save_tensors(path: Path, kind: str, tensors: dict[str, Tensor], header: dict[str, Any], private: bool = False) -> None:
+    metadata = {"format": FORMAT, "kind": kind, "header": json.dumps(header, sort_keys=True)}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, metadata), private)
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header; ConfigError for anything that is not a whole safetensors file of this kind."""
+    if not path.is_file():
+        raise ConfigError(f"expected a {kind} file, found nothing at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(_why_unreadable(path, kind, error)) from None
+    if kind == "key" and metadata.get("kind") != "key":
+        raise ConfigError(f"{path} is not a key file of Assay, but {metadata.get('kind') or 'a foreign safetensors file'}")
+    return tensors, json.loads(metadata.get("header", "{}"))
+
+
+def _why_unreadable(path: Path, kind: str, error: Exception) -> str:
+    start = path.read_bytes()[:2]
+    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return (
+            f"{path} is a pickle (torch.save), which can run code when it is loaded; Assay does not open it. "
+            "Convert it where you trust it: safetensors.torch.save_file(model.state_dict(), ...)"
+        )
+    return f"{path} is not a whole safetensors {kind} file ({error}): truncated, or another format"
+
+
+def save_model(path: Path, model: nn.Module, header: dict[str, Any]) -> None:
+    """Weights and buffers; tied tensors are stored once each. The header says what the model is (task, model)."""
+    save_tensors(path, "model", {name: t.clone() for name, t in model.state_dict().items()}, header)
+
+
+def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """Weights into a freshly built network, every name and shape checked, NaN and infinity refused; eval mode."""
+    tensors, _ = load_tensors(path, "model")
+    model = build()
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        first = wrong[0]
+        raise ConfigError(
+            f"{path} does not fit the network: {len(wrong)} tensors differ, the first is {first}: expected "
+            f"{expected.get(first, 'none')}, found {found.get(first, 'none')}. Name the right one with task=... model=..."
+        )
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if bad:
+        raise ConfigError(f"{path} holds NaN or infinite values in {bad[0]}; expected finite weights")
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def save_key(path: Path, key: Key, header: dict[str, Any]) -> None:
+    """The key with its secret, readable by the owner alone. The header names the scheme and its configuration."""
+    body = {**header, "key_type": type(key).__name__, "plain": key.plain(), "secret": key.secret.raw.hex()}
+    tensors = key.tensors() or {"empty": torch.zeros(0)}
+    save_tensors(path, "key", tensors, body, private=True)
+
+
+def load_key(path: Path, key_type: type[K]) -> K:
+    """ConfigError for a key of another scheme, with other fields, or a damaged secret."""
+    tensors, header = load_tensors(path, "key")
+    if header.get("key_type") != key_type.__name__:
+        raise ConfigError(f"expected a {key_type.__name__}, {path} holds a {header.get('key_type')}: name its scheme")
+    tensors.pop("empty", None)
+    try:
+        return key_type.restore(Secret(bytes.fromhex(header["secret"])), tensors, header["plain"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} does not hold a whole {key_type.__name__}: {error}") from None

@@ -1,0 +1,114 @@
+"""Tasks: real data, split by seed into disjoint owner / attacker / test parts.
+
+Where no test split is published (digits) the seed draws it too; elsewhere the published one is used.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+
+from ..core.contracts import Configured, Examples, Recipe, Task
+from ..core.secret import seed_for
+from . import data
+from .models import Architecture
+
+
+@dataclass(frozen=True)
+class Source(Configured, ABC):
+    """conf/task: which data, how it is split, and the recipe that trains a victim on it."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    attacker_share: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """Of the non-test examples, held out for the adversary (attacks.md: 20 % unless stated)."""
+    limit: Annotated[int, Ge(0)] = 0
+    """Keep so many non-test examples, drawn by seed; 0: all."""
+
+    name: ClassVar[str]
+    classes: ClassVar[int]
+    mean: ClassVar[float]
+    std: ClassVar[float]
+    """Of all training pixels, in [0, 1]."""
+
+    @abstractmethod
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        """(train, test)."""
+
+    def load(self, architecture: Architecture, seed: int) -> Task:
+        train, test = self.examples(seed)
+        order = torch.randperm(len(train), generator=_generator(seed, self.name, "split"))
+        order = order[: self.limit or None]
+        held = round(len(order) * self.attacker_share)
+        shape = tuple(train.inputs.shape[1:])
+
+        def fresh(model_seed: int | None) -> torch.nn.Module:
+            model_seed = seed_for(seed, "init") if model_seed is None else model_seed
+            return architecture.build(shape, self.classes, model_seed, self.mean, self.std)
+
+        return Task(
+            name=self.name,
+            classes=self.classes,
+            owner=train.take(order[held:]),
+            attacker=train.take(order[:held]),
+            test=test,
+            recipe=self.recipe,
+            fresh=fresh,
+        )
+
+
+def _generator(seed: int, *names: str) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_for(seed, *names))
+
+
+@dataclass(frozen=True)
+class Digits(Source):
+    """1,797 real 8x8 scans that ship inside scikit-learn (Alpaydin & Kaynak 1998): no download."""
+
+    test_share: Annotated[float, Gt(0), Le(0.5)] = 0.2
+    name = "digits"
+    classes = 10
+    mean, std = 0.305, 0.376
+
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        everything = data.digits()
+        order = torch.randperm(len(everything), generator=_generator(seed, self.name, "test"))
+        held = round(len(order) * self.test_share)
+        return everything.take(order[held:]), everything.take(order[:held])
+
+
+@dataclass(frozen=True)
+class FashionMnist(Source):
+    """60,000 + 10,000 grey 28x28 articles (Xiao et al. 2017, arXiv:1708.07747)."""
+
+    name = "fashion_mnist"
+    classes = 10
+    mean, std = 0.286, 0.353
+
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        return data.fashion_mnist(train=True), data.fashion_mnist(train=False)
+
+
+@dataclass(frozen=True)
+class Cifar10(Source):
+    """50,000 + 10,000 colour 32x32 photographs (Krizhevsky 2009)."""
+
+    name = "cifar10"
+    classes = 10
+    mean, std = 0.473, 0.251
+
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        return data.cifar(10, train=True), data.cifar(10, train=False)
+
+
+@dataclass(frozen=True)
+class Cifar100(Source):
+    """CIFAR-10's format with 100 fine classes (Krizhevsky 2009)."""
+
+    name = "cifar100"
+    classes = 100
+    mean, std = 0.478, 0.268
+
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        return data.cifar(100, train=True), data.cifar(100, train=False)
