@@ -13,8 +13,8 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.contracts import Access, Adversary, Attack, Examples, Surrogate
-from .extract import student, within_budget
+from ..core.contracts import Access, Adversary, Attack, Surrogate
+from .extract import growing, student, within_budget
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,8 @@ class Distill(Attack):
     """An architecture (+model@attack.student=mlp); None: the victim's."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        inputs = within_budget(adversary)
-        scores = access.scores(inputs)
-        for share in sorted(self.shares):
-            count = max(2, round(share * len(inputs)))
-            data = Examples(inputs[:count], scores[:count])
-            yield Surrogate(float(count), student(adversary, self.student, data, self.epochs, self.loss))
+        for data in growing(within_budget(adversary), self.shares, access.scores):
+            yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs, self.loss))
 
     def loss(self, logits: Tensor, scores: Tensor) -> Tensor:
         """logits (N, C) of the student, scores (N, C) as the API answered them (probabilities at temperature 1)."""

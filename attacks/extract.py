@@ -1,7 +1,6 @@
 """Extraction: a fresh student retrained on the labels an API answers (Tramer et al., USENIX Security 2016; attack X1)."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from ..core.contracts import Access, Adversary, Attack, Examples, Loss, Surrogate
-from ..core.errors import ConfigError
 from ..core.secret import seed_for
 
 
@@ -19,12 +17,22 @@ def within_budget(adversary: Adversary) -> Tensor:
     generator = torch.Generator().manual_seed(seed_for(adversary.seed, "queries"))
     order = torch.randperm(len(adversary.data), generator=generator)
     order = order[: adversary.queries if adversary.queries is not None else len(order)]
-    if len(order) < 2:
-        raise ConfigError(f"extraction needs at least 2 queries, the adversary has {len(order)}; raise adversary.queries")
     return adversary.data.inputs[order]
 
 
-def student(adversary: Adversary, architecture: Any, data: Examples, epochs: int, loss: Loss | None = None) -> nn.Module:
+def growing(inputs: Tensor, shares: Sequence[float], ask: Callable[[Tensor], Tensor]) -> Iterator[Examples]:
+    """The transfer set at every share of the inputs; each input is asked once, when it is first needed."""
+    answers: list[Tensor] = []
+    asked = 0
+    for count in sorted({max(2, round(share * len(inputs))) for share in shares}):
+        answers.append(ask(inputs[asked:count]))
+        asked = count
+        yield Examples(inputs[:count], torch.cat(answers))
+
+
+def student(
+    adversary: Adversary, architecture: Any, data: Examples, epochs: int, loss: Loss | None = None
+) -> nn.Module:
     """A network from scratch, trained by the task's recipe for so many epochs."""
     seed = seed_for(adversary.seed, "student")
     fresh = adversary.fresh(seed) if architecture is None else adversary.build(architecture, seed)
@@ -46,9 +54,5 @@ class Extract(Attack):
     """An architecture (+model@attack.student=mlp); None: the victim's."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        inputs = within_budget(adversary)
-        labels = access.labels(inputs)
-        for share in sorted(self.shares):
-            count = max(2, math.floor(share * len(inputs)))
-            data = Examples(inputs[:count], labels[:count])
-            yield Surrogate(float(count), student(adversary, self.student, data, self.epochs))
+        for data in growing(within_budget(adversary), self.shares, access.labels):
+            yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs))

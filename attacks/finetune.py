@@ -48,9 +48,11 @@ class Finetune(Attack):
 
         def keep(epoch: int, live: nn.Module) -> None:
             if epoch in self.report or epoch == self.recipe.epochs:
-                snapshot = copy.deepcopy(live).to("cpu", memory_format=torch.contiguous_format)
+                snapshot = copy.deepcopy(live).to("cpu").to(memory_format=torch.contiguous_format)
                 reached.append(Surrogate(float(epoch), snapshot.eval()))
 
         only = (head(model),) if self.layers == "last" else None
-        adversary.fit(model, adversary.data, recipe=self.recipe, only=only, each_epoch=keep, label="fine-tuning")
+        adversary.fit(
+            model, adversary.data, recipe=self.recipe, only=only, each_epoch=keep, label="fine-tuning"
+        )
         yield from reached

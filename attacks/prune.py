@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from ..core.contracts import Access, Adversary, Attack, Recipe, Surrogate
+from ..core.contracts import Access, Adversary, Attack, Surrogate
 from ..zoo.models import head
 
 Sparsity = Annotated[float, Gt(0), Lt(1)]

@@ -1,24 +1,24 @@
 """Files that are whole or absent: written beside their place and moved there at once."""
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
+
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
     """All or nothing; OSError (a full disk, say) leaves no trace. `private`: readable by the owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+    # The system applies the umask: to read it is to set it, for every thread of the process.
+    handle = os.open(temporary, CREATE, 0o600 if private else 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if not private:
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -68,7 +68,9 @@ class Recipe(Configured):
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(f"expected epochs >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}")
+            raise ValueError(
+                f"expected epochs >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}"
+            )
         if not 0 < self.lr < math.inf or not 0 <= self.momentum < 1 or self.weight_decay < 0:
             raise ValueError(
                 "expected lr > 0, 0 <= momentum < 1 and weight_decay >= 0, "
@@ -146,8 +148,9 @@ class Watermark(Configured, ABC):
         """The owner's key. `model` is the trained victim, for fingerprints and adversarial keys that depend on it."""
 
     @abstractmethod
-    def embed(self, model: nn.Module, key: Key, task: Task, fit: Fit) -> nn.Module:
-        """A new, marked model. `model` is the trained victim, for schemes that change it; others start from `task.fresh(None)`."""
+    def embed(self, model: nn.Module, key: Any, task: Task, fit: Fit) -> nn.Module:
+        """A new, marked model. `model` is the trained victim, for schemes that change it; others start from
+        `task.fresh(None)`. `key` is of this scheme's key_type."""
 
     @abstractmethod
     def score(self, suspects: Suspects, keys: Sequence[Any]) -> Scores:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .scores import Scores
-from .statistics import randomisation_log10_p
+from .statistics import Floats, randomisation_log10_p
 
 
 @dataclass(frozen=True)
 class NullResult:
-    """An empirical null: `exceed` of `count` null scores are as extreme as the suspect's; `highest` is the most extreme
-    one, None when no null model could be read."""
+    """An empirical null: `exceed` of `count` readable null scores are as extreme as the suspect's; `highest`
+    is the most extreme one, None when none could be read."""
 
     count: int
     exceed: int
@@ -51,12 +51,14 @@ def weigh(
     The exact tail decides where the scheme has one, else the first of the scheme's own valid nulls."""
     extremity_MK = scores.extremity_MK
     found = extremity_MK[row, key]
-    nulls = {"random_keys": extremity_MK[row, list(random_columns)], "independent_models": np.asarray(null_models)}
+    nulls = {
+        "random_keys": extremity_MK[row, list(random_columns)],
+        "independent_models": np.asarray(null_models),
+    }
     results: dict[str, NullResult] = {}
     for name, null in nulls.items():
         if len(null) and name in valid:
-            log10_p = float(randomisation_log10_p(found, null))
-            results[name] = NullResult(len(null), int((null >= found).sum()), log10_p, _finite(null.max()))
+            results[name] = _against(null, found)
     source, log10_p = _deciding(scores, row, key, results)
     return Evidence(
         statistic=_finite(scores.statistic_MK[row, key]),
@@ -65,10 +67,18 @@ def weigh(
         source=source,
         log10_p=log10_p,
         fpr=fpr,
-        detected=_decide(log10_p, fpr, source, results),
+        detected=_decide(log10_p, fpr, results.get(source)) if found > -np.inf else False,
         random_keys=results.get("random_keys"),
         independent_models=results.get("independent_models"),
     )
+
+
+def _against(null: Floats, found: float) -> NullResult:
+    """Unreadable null models are left out: they exceed nothing, and 99 would make anything significant."""
+    readable = null[null > -np.inf]
+    exceed = int((readable >= found).sum())
+    highest = readable.max(initial=-np.inf)
+    return NullResult(len(readable), exceed, float(randomisation_log10_p(found, readable)), _finite(highest))
 
 
 def _finite(value: float) -> float | None:
@@ -84,8 +94,8 @@ def _deciding(scores: Scores, row: int, key: int, results: dict[str, NullResult]
     return "none", 0.0
 
 
-def _decide(log10_p: float, fpr: float, source: str, results: dict[str, NullResult]) -> bool | None:
+def _decide(log10_p: float, fpr: float, null: NullResult | None) -> bool | None:
     if log10_p <= math.log10(fpr):
         return True
-    undecidable = source in results and 1 / (results[source].count + 1) > fpr and results[source].exceed == 0
-    return None if undecidable else False
+    smallest = null is not None and null.exceed == 0  # no suspect can do better against a null of this size
+    return None if smallest else False

@@ -1,9 +1,11 @@
 """What every owner's key has in common; zoo/files.py saves and loads keys (safetensors and a JSON header, never pickle)."""
 
 import hashlib
+import json
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from .secret import Secret
@@ -13,8 +15,8 @@ from .secret import Secret
 class Key:
     """The owner's secret. A scheme adds what its verification reads: bits, triggers, labels, queries.
 
-    Fields are the Secret, tensors, and plain values. A key never shows its contents: `repr` gives the scheme's key class
-    and a fingerprint, also in subclasses, whose dataclass `repr` is replaced.
+    Fields are the Secret, tensors, and plain values of JSON. A key never shows its contents: `repr` gives the
+    scheme's key class and a fingerprint, also in subclasses, whose dataclass `repr` is replaced.
     """
 
     secret: Secret
@@ -32,8 +34,8 @@ class Key:
         digest = hashlib.sha256(self.secret.fingerprint.encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().cpu().numpy().tobytes())
-        digest.update(repr(sorted(self.plain().items())).encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(json.dumps(self.plain(), sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -50,5 +52,7 @@ class Key:
         given = {"secret", *tensors, *plain}
         expected = {f.name for f in fields(cls)}
         if given != expected:
-            raise ValueError(f"a {cls.__name__} has the fields {sorted(expected)}, the file has {sorted(given)}")
+            raise ValueError(
+                f"a {cls.__name__} has the fields {sorted(expected)}, the file has {sorted(given)}"
+            )
         return cls(secret=secret, **tensors, **plain)

@@ -30,7 +30,9 @@ class Scores:
         return np.where(np.isnan(distance), -np.inf, distance)
 
     @staticmethod
-    def binomial(hits_MK: ArrayLike, trials: int, chance: float, unit: str, two_sided: bool = False) -> "Scores":
+    def binomial(
+        hits_MK: ArrayLike, trials: int, chance: float, unit: str, two_sided: bool = False
+    ) -> "Scores":
         """Hits of `trials` independent draws of probability `chance`; rows of nan are unreadable suspects."""
         statistic_MK = np.asarray(hits_MK, dtype=np.float64)
         readable_MK = ~np.isnan(statistic_MK)

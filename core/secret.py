@@ -8,8 +8,8 @@ benchmark, where the whole owner is simulated (`Secret.simulated`).
 
 import hashlib
 import hmac
+import json
 import secrets
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..kernels import philox
 
 SALT = b"assay/secret/v1"
+PUBLIC_SALT = b"assay/fingerprint/v1"  # its own: no purpose under SALT can yield what is public
 
 
 def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
@@ -33,19 +34,36 @@ def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
 
 def seed_for(seed: int, *names: str | int) -> int:
     """A public 63-bit seed for one named purpose: independent streams without bookkeeping."""
-    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return int.from_bytes(_named(seed, *names)[:8], "big") >> 1
 
 
-@dataclass(frozen=True)
+def _named(*names: str | int) -> bytes:
+    """SHA-256 of a list of names; "a/b" is not "a", "b"."""
+    return hashlib.sha256(json.dumps(names).encode()).digest()
+
+
 class Secret:
-    """32 bytes that are never printed: `repr` shows a short public fingerprint."""
+    """32 bytes that are never printed: `repr` shows a short public fingerprint.
 
-    raw: bytes = field(repr=False)
+    Not a dataclass: `asdict` and the difference a failed test prints would show the bytes.
+    """
 
-    def __post_init__(self) -> None:
-        if len(self.raw) != 32:
-            raise ValueError(f"a secret is 32 bytes, got {len(self.raw)}")
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) != 32:
+            raise ValueError(f"a secret is 32 bytes, got {len(raw)}")
+        self._raw = bytes(raw)
+
+    @property
+    def raw(self) -> bytes:
+        return self._raw
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self.raw, other.raw)
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
 
     def __repr__(self) -> str:
         return f"Secret(fingerprint={self.fingerprint})"
@@ -55,7 +73,7 @@ class Secret:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that name the secret and do not reveal it."""
-        return hkdf(self.raw, SALT, b"fingerprint", 8).hex()
+        return hkdf(self.raw, PUBLIC_SALT, b"", 8).hex()
 
     @staticmethod
     def fresh() -> "Secret":
@@ -65,14 +83,14 @@ class Secret:
     @staticmethod
     def simulated(seed: int, *names: str | int) -> "Secret":
         """A benchmark's owner, reproducible from the trial's public seed."""
-        return Secret(hashlib.sha256("/".join(map(str, ("assay/simulated-owner", seed, *names))).encode()).digest())
+        return Secret(_named("assay/simulated-owner", seed, *names))
 
     def derive(self, purpose: str, length: int) -> bytes:
         return hkdf(self.raw, SALT, purpose.encode(), length)
 
     def bits(self, purpose: str, count: int) -> Tensor:
         """(count,) uint8 of fair bits, most significant first."""
-        raw = torch.frombuffer(bytearray(self.derive(purpose, -(-count // 8))), dtype=torch.uint8)
+        raw = torch.tensor(list(self.derive(f"bits/{purpose}", -(-count // 8))), dtype=torch.uint8)
         return ((raw[:, None] >> torch.arange(7, -1, -1)) & 1).reshape(-1)[:count].to(torch.uint8)
 
     def integers(self, purpose: str, count: int, below: int) -> Tensor:
@@ -83,7 +101,7 @@ class Secret:
         kept: list[int] = []
         chunk = 0
         while len(kept) < count:
-            raw = self.derive(f"{purpose}/{chunk}", 32 * 64)
+            raw = self.derive(f"integers/{purpose}/{chunk}", 32 * 64)
             draws = (int.from_bytes(raw[i : i + 4], "big") for i in range(0, len(raw), 4))
             kept += [draw % below for draw in draws if draw < limit]
             chunk += 1

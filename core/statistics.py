@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from scipy.special import gammaln, xlog1py, xlogy
+from scipy.special import betaincinv, gammaln, xlog1py, xlogy
 
 Floats = NDArray[np.float64]
 LN10 = math.log(10)
@@ -28,6 +27,7 @@ def binomial_tails(trials: int, chance: float) -> tuple[Floats, Floats]:
     log_mass = log_choose + xlogy(k, chance) + xlog1py(trials - k, -chance)
     upper = np.logaddexp.accumulate(log_mass[::-1])[::-1]
     lower = np.logaddexp.accumulate(log_mass)
+    upper[0] = lower[-1] = 0.0  # certain, whatever the rounding of the sums
     return np.minimum(upper, 0) / LN10, np.minimum(lower, 0) / LN10
 
 
@@ -36,11 +36,11 @@ def binomial_log10_p(hits: ArrayLike, trials: int, chance: float, two_sided: boo
 
     Doubling the smaller tail is valid for every chance and exact where chance = 1/2.
     """
-    index = np.asarray(hits)
-    if index.size and (index.min() < 0 or index.max() > trials):
-        raise ValueError(f"hits must lie in [0, {trials}], got [{index.min()}, {index.max()}]")
+    counts = np.asarray(hits)
+    if not np.isin(counts, np.arange(trials + 1)).all():
+        raise ValueError(f"hits must be whole numbers in [0, {trials}], got [{counts.min()}, {counts.max()}]")
     upper, lower = binomial_tails(trials, chance)
-    index = index.astype(np.int64)
+    index = counts.astype(np.int64)
     if not two_sided:
         return np.asarray(upper[index])
     return np.minimum(np.minimum(upper[index], lower[index]) + math.log10(2), 0)
@@ -57,10 +57,11 @@ def randomisation_log10_p(score: ArrayLike, null_scores: ArrayLike) -> Floats:
     """Exact Monte-Carlo p over exchangeable null scores: (1 + #{null >= score}) / (1 + K), in log10.
 
     score has shape S, null_scores S + (K,). Valid for any K (Phipson & Smyth 2010); with K = 0 it is p = 1.
+    A nan on either side counts as null >= score: what cannot be compared is no evidence.
     """
     null = np.asarray(null_scores, dtype=np.float64)
-    exceed = (null >= np.asarray(score, dtype=np.float64)[..., None]).sum(-1)
-    return np.log10((1.0 + exceed) / (1.0 + null.shape[-1]))
+    exceed = (~(null < np.asarray(score, dtype=np.float64)[..., None])).sum(-1)
+    return np.asarray(np.log10((1.0 + exceed) / (1.0 + null.shape[-1])))
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -68,16 +69,18 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     if not 0 <= successes <= trials:
         raise ValueError(f"expected 0 <= successes <= trials, got {successes} of {trials}")
     tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    low = betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
+    high = betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
     return float(low), float(high)
 
 
 def rate_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
     """One-sided exact upper bound of a rate: 0 of 300 bounds a false-positive rate at 0.99 %."""
-    if successes >= trials:
+    if not 0 <= successes <= trials:
+        raise ValueError(f"expected 0 <= successes <= trials, got {successes} of {trials}")
+    if successes == trials:
         return 1.0
-    return float(stats.beta.ppf(confidence, successes + 1, trials - successes))
+    return float(betaincinv(successes + 1, trials - successes, confidence))
 
 
 def holm(log10_p: ArrayLike) -> Floats:
@@ -94,11 +97,10 @@ def best_of_log10_p(log10_p: float, tried: int) -> float:
     """log10 p of the best of `tried` independent tests: 1 - (1 - p)^tried, exact in log space (Sidak)."""
     if tried < 1:
         raise ValueError(f"expected at least one test, got {tried}")
-    if log10_p < -15:  # 1 - (1 - p)^m = m p within relative m p, below double precision here
+    if log10_p < -300:  # p leaves the doubles; 1 - (1 - p)^m = m p within relative m p, below precision
         return min(log10_p + math.log10(tried), 0.0)
-    if log10_p >= 0:
-        return 0.0
-    return math.log10(-math.expm1(tried * math.log1p(-(10**log10_p))))
+    p = 10**log10_p
+    return math.log10(-math.expm1(tried * math.log1p(-p))) if p < 1 else 0.0
 
 
 def cluster_bootstrap(
@@ -111,7 +113,7 @@ def cluster_bootstrap(
 ) -> tuple[float, float]:
     """Percentile interval of a statistic whose values come in clusters (victims): whole clusters are resampled.
 
-    With one cluster no interval can be estimated: (nan, nan), never a width of 0.
+    With one cluster, or resamples that all agree, no interval can be estimated: (nan, nan), never width 0.
     """
     data = np.asarray(values, dtype=np.float64)
     groups: dict[object, list[int]] = {}
@@ -125,5 +127,7 @@ def cluster_bootstrap(
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(members), size=(draws, len(members)))
     estimates = [statistic(data[np.concatenate([members[i] for i in pick])]) for pick in picks]
+    if min(estimates) == max(estimates):
+        return math.nan, math.nan
     low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 @torch.no_grad()
 def logits(model: nn.Module, inputs: Tensor, device: str = "cpu", batch: int = 1024) -> Tensor:
     """Logits (N, C) in float32 on the CPU; the model is put in eval mode for the call and left as it was."""
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     home = next(iter(model.parameters()), torch.empty(0)).device
     model.to(device).eval()
     try:
-        parts = [model(part.to(device)).float().cpu() for part in inputs.split(batch)]
+        parts = [model(part.to(device)).float().cpu() for part in torch.split(inputs, batch)]
     finally:
-        model.to(home).train(was_training)
+        model.to(home)
+        for module, mode in modes:  # one by one: a frozen batch norm evaluates inside a model that trains
+            module.training = mode
     return torch.cat(parts) if parts else torch.empty(0)
 
 
@@ -37,6 +39,8 @@ class Suspects:
 
     def labels(self, inputs: Tensor) -> Tensor:
         """(M, N) int64 predicted classes; the first of equal logits wins. Memory: one model's logits at a time."""
+        if not self.models:
+            return torch.empty(0, len(inputs), dtype=torch.int64)
         return torch.stack([logits(model, inputs, self.device).argmax(-1) for model in self.models])
 
     def weights(self, layer: str) -> list[Tensor | None]:
@@ -52,5 +56,7 @@ def _weight(model: nn.Module, layer: str) -> Tensor | None:
     if not isinstance(weight, Tensor):
         return None
     if not torch.isfinite(weight).all():
-        raise ValueError(f"the suspect's {layer}.weight holds NaN or infinite values; a model that computes has none")
+        raise ValueError(
+            f"the suspect's {layer}.weight holds NaN or infinite values; a model that computes has none"
+        )
     return weight.detach().float().cpu()

@@ -2,8 +2,10 @@
 
 import copy
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ..core.contracts import Configured, Grant
@@ -13,7 +15,7 @@ from ..core.suspects import logits
 
 @dataclass
 class Gateway:
-    """An `Access` (core/contracts.py) to one model: grants what the deployment grants and counts examples answered."""
+    """An `Access` (core/contracts.py) to one model: grants what the deployment grants, counts examples."""
 
     model: nn.Module
     grants: tuple[Grant, ...]
@@ -23,7 +25,7 @@ class Gateway:
 
     def require(self, need: Grant) -> None:
         if need not in self.grants:
-            raise Denied(f"the deployment grants {' and '.join(self.grants)}, not {need}")
+            raise Denied(f"the deployment grants {' and '.join(self.grants) or 'nothing'}, not {need}")
 
     def weights(self) -> nn.Module:
         self.require("weights")
@@ -46,7 +48,7 @@ class Deployment(Configured):
     """grants: of weights, scores, labels. decimals: scores are rounded to so many; None: not at all."""
 
     grants: tuple[Grant, ...]
-    decimals: int | None = None
+    decimals: Annotated[int, Ge(0)] | None = None
 
     def expose(self, model: nn.Module, device: str = "cpu") -> Gateway:
         return Gateway(model, self.grants, device, self.decimals)

@@ -40,7 +40,10 @@ def catalogue(group: str, folders: Iterable[Path] = ()) -> dict[str, dict[str, A
             content = _with_defaults(path, yaml.safe_load(text) or {})
             found = _literals(content["_target_"]) if "_target_" in content else {}
             values = {name: content.get(name, found.get(name)) for name in GROUPS[group]}
-            out[path.stem] = {**values, "about": text.splitlines()[0].lstrip("# ") if text.startswith("#") else ""}
+            out[path.stem] = {
+                **values,
+                "about": text.splitlines()[0].lstrip("# ") if text.startswith("#") else "",
+            }
     return out
 
 
@@ -61,7 +64,11 @@ def _literals(target: str) -> dict[str, Any]:
         raise ConfigError(f"_target_: {target} names no module that can be found")
     tree = ast.parse(Path(found.origin).read_text())
     bodies = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    values: dict[str, Any] = {"embeds": True, "scheme_known": False, "key_known": "none"}  # defaults of the contracts
+    values: dict[str, Any] = {
+        "embeds": True,
+        "scheme_known": False,
+        "key_known": "none",
+    }  # defaults of the contracts
     for statement in bodies[name].body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             try:

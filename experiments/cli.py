@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
 from ..core.errors import ConfigError
+from .show import terminal
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EPILOG = "Settings are Hydra overrides: task=digits watermark=uchida attack=prune seed=0. `assay list` shows the options."
@@ -62,7 +64,10 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     counts: dict[str, int] = {}
     for record in records:
         counts[record["status"]] = counts.get(record["status"], 0) + 1
-    console.print(f"{len(records)} trials in {arguments.runs}: " + (", ".join(f"{n} {s}" for s, n in counts.items()) or "none yet"))
+    console.print(
+        f"{len(records)} trials in {arguments.runs}: "
+        + (", ".join(f"{n} {s}" for s, n in counts.items()) or "none yet")
+    )
     for record in records:
         if record["status"] != "ok":
             console.print(f"  {record['status']}  {record['id']}: {record['reason']}", soft_wrap=True)
@@ -71,18 +76,24 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
 
 def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from .catalogue import GROUPS, catalogue
+    from .config import importable
 
     _nothing_left(rest)
     folders = [Path(arguments.config_dir)] if arguments.config_dir else []
+    if arguments.config_dir:
+        importable(arguments.config_dir)
     found = {group: catalogue(group, folders) for group in GROUPS}
     if arguments.json:
         print(json.dumps(found, indent=1))  # noqa: T201
         return 0
     for group, names in found.items():
-        table = Table(title=group, title_justify="left", title_style="bold")
-        columns = ["name", *(c for c in GROUPS[group] if c not in ("paper", "name")), "about"]
+        table = Table(
+            title=group, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        hidden = ("name", "paper", "embeds", "scheme_known", "key_known")  # --json has them all
+        columns = ["name", *(c for c in GROUPS[group] if c not in hidden), "about"]
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, no_wrap=column == "name")
         for name, values in names.items():
             table.add_row(name, *(_cell(values[column]) for column in columns[1:]))
         console.print(table)
@@ -92,7 +103,9 @@ def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
 def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "-"
-    return {True: "yes", False: "no", None: "-"}.get(value, str(value)) if not isinstance(value, str) else value
+    return (
+        {True: "yes", False: "no", None: "-"}.get(value, str(value)) if not isinstance(value, str) else value
+    )
 
 
 def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
@@ -102,7 +115,9 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     _nothing_left(rest)
     records = list(Store(Path(arguments.runs) / "records"))
     if not records:
-        raise ConfigError(f"expected records under {arguments.runs}/records, found none; run `assay suite quick` first")
+        raise ConfigError(
+            f"expected records under {arguments.runs}/records, found none; run `assay suite quick` first"
+        )
     page = Path(arguments.output or Path(arguments.runs) / "board.html")
     write_board(records, page)
     console.print(f"{len(records)} records: {page}", soft_wrap=True)
@@ -128,7 +143,9 @@ def wandb(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     _nothing_left(rest)
     records = list(Store(Path(arguments.runs) / "records"))
     count = replay(records, arguments.project, arguments.mode, Path(arguments.runs))
-    console.print(f"{count} runs written; offline ones go up with: wandb sync {arguments.runs}/wandb/offline-run-*")
+    console.print(
+        f"{count} runs written; offline ones go up with: wandb sync {arguments.runs}/wandb/offline-run-*"
+    )
     return 0
 
 
@@ -148,16 +165,29 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"assay {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, action: Callable[..., int], text: str, help_: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, epilog=EPILOG, add_help=help_, allow_abbrev=False)
+    def command(
+        name: str, action: Callable[..., int], text: str, help_: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, epilog=EPILOG, add_help=help_, allow_abbrev=False
+        )
         sub.set_defaults(action=action)
         return sub
 
-    command("run", run, "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2", help_=False)
+    command(
+        "run",
+        run,
+        "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2",
+        help_=False,
+    )
     sub = command("suite", suite, "a named grid of trials, the ranked table and the page")
     sub.add_argument("name", help="quick, or another of conf/suite")
-    sub.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: the cores)")
-    sub.add_argument("--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)")
+    sub.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: the cores)"
+    )
+    sub.add_argument(
+        "--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)"
+    )
     sub = command("status", status, "what is done, blocked and failed in the store")
     _store_options(sub)
     sub.add_argument("--json", action="store_true")
@@ -167,14 +197,18 @@ def parser() -> argparse.ArgumentParser:
     sub = command("board", board, "the leaderboard page, one file, no network")
     _store_options(sub)
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html)")
-    sub = command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY.safetensors")
+    sub = command(
+        "verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY.safetensors"
+    )
     sub.add_argument("model", help="the suspect's weights, safetensors")
     sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
     sub.add_argument("--json", action="store_true")
     sub = command("wandb", wandb, "replay the store into W&B")
     _store_options(sub)
     sub.add_argument("--project", default="assay")
-    sub.add_argument("--mode", default=os.environ.get("WANDB_MODE", "offline"), choices=["offline", "online", "disabled"])
+    sub.add_argument(
+        "--mode", default=os.environ.get("WANDB_MODE", "offline"), choices=["offline", "online", "disabled"]
+    )
     return top
 
 
@@ -184,18 +218,15 @@ def _store_options(sub: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 some trial failed, 2 bad input, 130 interrupted."""
-    console = Console(stderr=False)
+    console, complain = terminal(), terminal(stderr=True)
     arguments, rest = parser().parse_known_args(argv)
     try:
         code: int = arguments.action(arguments, rest, console)
-    except ConfigError as error:
-        Console(stderr=True).print(f"[red]assay:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
-        return BAD_INPUT
-    except OSError as error:
-        Console(stderr=True).print(f"[red]assay:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
+    except (ConfigError, OSError) as error:
+        complain.print(f"[red]assay:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
         return BAD_INPUT
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: finished trials are kept, the same command resumes")
+        complain.print("interrupted: finished trials are kept, the same command resumes")
         return INTERRUPTED
     return code
 

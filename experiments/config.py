@@ -8,9 +8,10 @@ import difflib
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 @dataclass(frozen=True)
 class Spec:
-    """One trial as plain data. choices: the option's name on every axis; config: everything, resolved."""
+    """One trial as plain data. choices: the option's name on every axis; config: everything, resolved; overrides: the settings
+    by which it differs from those options."""
 
     choices: dict[str, str]
     config: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
 
     def identity(self) -> dict[str, Any]:
         config = {name: value for name, value in self.config.items() if name not in UNIDENTIFYING}
@@ -49,15 +52,18 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def spec_of(config: Any, choices: dict[str, Any]) -> Spec:
-    """From a composed Hydra configuration (without its hydra node) and the choices it made."""
+def spec_of(config: Any, choices: dict[str, Any], overrides: list[str]) -> Spec:
+    """From a composed Hydra configuration, the choices it made and the task overrides it was asked for."""
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     named = {axis: str(choices.get(axis)) for axis in AXES}
-    return Spec(named, {str(name): value for name, value in plain.items()})
+    left_out = (*AXES, *UNIDENTIFYING, "seed", "trainer.progress")
+    settings = [word for word in overrides if not word.startswith(("paths.", "tracking."))]
+    telling = sorted(word for word in settings if word.partition("=")[0] not in left_out)
+    return Spec(named, {str(name): value for name, value in plain.items()}, telling)
 
 
 @contextmanager
@@ -66,20 +72,29 @@ def composer(config_dir: str | None = None) -> Iterator[Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import open_dict
 
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir={config_dir}: expected a folder, found none there")
+    if config_dir is not None:
+        importable(config_dir)
     extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
     def one(overrides: Sequence[str]) -> Spec:
         with explained():
             config = compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
-            choices = dict(config.hydra.runtime.choices)
+            choices, given = dict(config.hydra.runtime.choices), list(config.hydra.overrides.task)
             with open_dict(config):
                 config.pop("hydra")
-            return spec_of(config, choices)
+            return spec_of(config, choices, given)
 
     with explained(), initialize_config_module("assay.conf", version_base="1.3"):
         yield one
+
+
+def importable(config_dir: str) -> None:
+    """A user's folder holds yaml files, and may hold the modules that their `_target_` names; trials inherit the path."""
+    if not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir={config_dir}: expected a folder, found none there")
+    folder = str(Path(config_dir).resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 @contextmanager

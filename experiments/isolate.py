@@ -5,6 +5,7 @@ Children are forked from a server that has imported torch once, so a trial does 
 
 import errno
 import multiprocessing as mp
+import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable
@@ -22,6 +23,13 @@ Done = Callable[[Spec, Record], None]
 
 def context() -> Any:
     """Fork from a server that imported the heavy libraries, but started no thread and touched no GPU."""
+    os.environ["PYTHONSAFEPATH"] = (
+        "1"  # a copy.py in the working directory must not shadow the standard library
+    )
+    if (
+        mp.get_start_method(allow_none=True) == "loky"
+    ):  # a joblib worker's, which plain processes cannot inherit
+        mp.set_start_method("forkserver", force=True)
     ctx = mp.get_context("forkserver")
     ctx.set_forkserver_preload(["assay.experiments.run", "assay.experiments.tracking"])
     return ctx
@@ -34,15 +42,14 @@ def perform(spec: Spec) -> Record:
 
     store = Store(spec.records)
     trial = prepare(spec)
+    trial.adversary(trial.trainer("thief"))  # refuses means that allow no attack, before anything is trained
     try:
         record = run(trial)
     except (Denied, NotApplicable) as reason:
         status = "blocked" if isinstance(reason, Denied) else "not_applicable"
         record = {**header(trial), "status": status, "reason": str(reason)}
-    except ConfigError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a scheme or attack raises belongs in its record
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         reason_ = f"{type(error).__name__}: {error}"
         record = {**header(trial), "status": "failed", "reason": reason_, "traceback": traceback.format_exc()}
@@ -62,7 +69,12 @@ def _child(spec: Spec, pipe: Connection) -> None:
     except ConfigError as error:
         pipe.send(("refused", str(error)))
     except OSError as error:
-        pipe.send(("refused", f"{error.strerror or error} while writing to {spec.config['paths']['runs']}; nothing is lost"))
+        pipe.send(
+            (
+                "refused",
+                f"{error.strerror or error} while writing to {spec.config['paths']['runs']}; nothing is lost",
+            )
+        )
 
 
 def isolated(specs: Iterable[Spec], jobs: int, on_done: Done) -> None:
@@ -114,6 +126,7 @@ def _died(spec: Spec, code: int | None) -> Record:
         "id": spec.id,
         "choices": spec.choices,
         "seed": spec.config["seed"],
+        "overrides": spec.overrides,
         "config": spec.identity()["config"],
         "status": "failed",
         "reason": f"the trial's process died ({name}); out of memory?",

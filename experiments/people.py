@@ -41,7 +41,11 @@ def owner(trial: Trial, who: str) -> Owner:
     key = trial.watermark.keygen(task, Secret.simulated(seed, "owner"), victim)
     if not trial.watermark.embeds:
         return Owner(key, victim, victim, facts["seconds"], 0.0)
-    config = {**training(trial, seed), "watermark": trial.spec.config["watermark"], "secret": key.secret.fingerprint}
+    config = {
+        **training(trial, seed),
+        "watermark": trial.spec.config["watermark"],
+        "secret": key.secret.fingerprint,
+    }
 
     def embed(fit: Trainer) -> nn.Module:
         return trial.watermark.embed(victim, key, task, fit)
@@ -52,7 +56,9 @@ def owner(trial: Trial, who: str) -> Owner:
     return Owner(key, victim, marked, facts["seconds"], more["seconds"])
 
 
-def clean(trial: Trial, seed: int, task: Task | None = None, wait: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+def clean(
+    trial: Trial, seed: int, task: Task | None = None, wait: bool = True
+) -> tuple[nn.Module, dict[str, Any]]:
     """An unmarked model of its own seed: data split, initialisation and order. filelock.Timeout unless `wait` when another
     process is training it."""
     own = task or trial.settings.task.load(trial.settings.model, seed)
@@ -84,7 +90,9 @@ def training(trial: Trial, seed: int) -> dict[str, Any]:
     return {"task": config["task"], "model": config["model"], "trainer": hardware, "seed": seed}
 
 
-def _timed(work: Callable[[Trainer], nn.Module], fit: Trainer) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
+def _timed(
+    work: Callable[[Trainer], nn.Module], fit: Trainer
+) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
     def make() -> tuple[nn.Module, dict[str, Any]]:
         start = time.perf_counter()
         model = work(fit)

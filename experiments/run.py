@@ -30,7 +30,9 @@ def run(trial: Trial) -> dict[str, Any]:
     """The record of a finished trial. Raises Denied, NotApplicable or ConfigError instead of a number it cannot vouch for."""
     if trial.attack.needs not in trial.deployment.grants:
         grants = " and ".join(trial.deployment.grants)
-        raise Denied(f"{trial.spec.choices['attack']} needs {trial.attack.needs}, the deployment grants {grants}")
+        raise Denied(
+            f"{trial.spec.choices['attack']} needs {trial.attack.needs}, the deployment grants {grants}"
+        )
     thief = trial.adversary(trial.trainer("thief"))
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
@@ -44,12 +46,15 @@ def run(trial: Trial) -> dict[str, Any]:
         **header(trial),
         "status": "ok",
         "owner": owner_costs(trial, mine),
-        "marked": {"accuracy": accuracy(trial, mine.marked), **evidence(matrix.weigh(Matrix.MARKED))},
-        "curve": [point(trial, mine.marked, s, matrix.weigh(Matrix.FIRST + i)) for i, s in enumerate(surrogates)],
+        "marked": {"accuracy": accuracy(trial, mine.marked), **asdict(matrix.weigh(Matrix.MARKED))},
+        "curve": [
+            point(trial, mine.marked, s, matrix.weigh(Matrix.FIRST + i)) for i, s in enumerate(surrogates)
+        ],
         "controls": {
-            "unmarked": evidence(matrix.weigh(Matrix.UNMARKED)),
-            "marked_by_rival": evidence(matrix.weigh(Matrix.RIVAL)),
-            "key_of_rival": evidence(matrix.weigh(Matrix.MARKED, key=1)),
+            # A fingerprint's unmarked model is the marked one: no control.
+            "unmarked": asdict(matrix.weigh(Matrix.UNMARKED)) if trial.watermark.embeds else None,
+            "marked_by_rival": asdict(matrix.weigh(Matrix.RIVAL)),
+            "key_of_rival": asdict(matrix.weigh(Matrix.MARKED, key=1)),
         },
         "nulls": matrix.summary(),
     }
@@ -62,6 +67,7 @@ def header(trial: Trial) -> dict[str, Any]:
         "id": spec.id,
         "choices": spec.choices,
         "seed": trial.seed,
+        "overrides": spec.overrides,
         "declared": {"watermark": declared(trial.watermark), "attack": declared(trial.attack)},
         "config": spec.identity()["config"],
         "environment": environment(trial.hardware, code_digest(type(trial.watermark), type(trial.attack))),
@@ -69,9 +75,7 @@ def header(trial: Trial) -> dict[str, Any]:
     }
 
 
-def metered(
-    trajectory: Iterator[Surrogate], access: Gateway, fit: Any, examples: int
-) -> Iterator[Surrogate]:
+def metered(trajectory: Iterator[Surrogate], access: Gateway, fit: Any, examples: int) -> Iterator[Surrogate]:
     """Attach to every surrogate what was spent up to it; time between surrogates that is not the attack's is not counted."""
     spent = 0.0
     while True:
@@ -97,7 +101,9 @@ class Matrix:
     UNMARKED, RIVAL, MARKED, FIRST = 0, 1, 2, 3
 
     @staticmethod
-    def measured(trial: Trial, mine: Owner, rival: Owner, stolen: list[nn.Module], nulls: list[nn.Module]) -> "Matrix":
+    def measured(
+        trial: Trial, mine: Owner, rival: Owner, stolen: list[nn.Module], nulls: list[nn.Module]
+    ) -> "Matrix":
         scheme, device = trial.watermark, trial.hardware.device
         keys = [mine.key, rival.key]
         suspects = Suspects([mine.victim, rival.marked, mine.marked, *stolen], device)
@@ -136,7 +142,9 @@ def random_keys(trial: Trial, task: Task, victim: nn.Module) -> list[Key]:
 def accuracy(trial: Trial, model: nn.Module) -> float:
     """On the test split."""
     test = trial.task.test
-    return float((logits(model, test.inputs, trial.hardware.device).argmax(-1) == test.targets).double().mean())
+    return float(
+        (logits(model, test.inputs, trial.hardware.device).argmax(-1) == test.targets).double().mean()
+    )
 
 
 def point(trial: Trial, marked: nn.Module, surrogate: Surrogate, found: Evidence) -> dict[str, Any]:
@@ -148,13 +156,9 @@ def point(trial: Trial, marked: nn.Module, surrogate: Surrogate, found: Evidence
         "strength": surrogate.strength,
         "accuracy": float((theirs == test.targets).double().mean()),
         "agreement": float((theirs == mine).double().mean()),
-        **evidence(found),
+        **asdict(found),
         "cost": asdict(surrogate.cost),
     }
-
-
-def evidence(found: Evidence) -> dict[str, Any]:
-    return asdict(found)
 
 
 def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
@@ -179,5 +183,3 @@ def export(trial: Trial, folder: Path, mine: Owner, surrogates: list[Surrogate])
     for name, model in models.items():
         if {n: t.shape for n, t in model.state_dict().items()} == shapes:
             save_model(folder / f"{name}.safetensors", model, about)
-
-

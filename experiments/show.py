@@ -3,11 +3,24 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 Record = dict[str, Any]
 VERDICT = {True: "[green]yes[/]", False: "[red]no[/]", None: "[yellow]undecided[/]"}
+
+
+def terminal(stderr: bool = False) -> Console:
+    """A console; wide enough for tables when nobody's terminal says otherwise."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=110)
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
 
 
 def percent(value: float) -> str:
@@ -31,40 +44,45 @@ def trial(record: Record, console: Console) -> None:
         console.print(f"{record['id']}: [yellow]{record['status']}[/]: {record['reason']}", soft_wrap=True)
         return
     axis, unit = record["declared"]["attack"]["axis"], record["marked"]["unit"]
-    table = Table(title=record["id"], title_justify="left", title_style="bold")
-    for name in ("model", axis, "accuracy", "agreement", unit, "p", "decided by", "detected"):
-        table.add_column(name, justify="left" if name in ("model", "decided by") else "right")
+    table = _table(record["id"])
+    for name in ("", axis, "accuracy", "agrees", unit, "p", "null", "owned"):
+        table.add_column(name, justify="left" if name in ("", "null") else "right", no_wrap=True)
     owner, marked, controls = record["owner"], record["marked"], record["controls"]
     rows = [
         ("unmarked", "", owner["unmarked_accuracy"], None, controls["unmarked"]),
-        ("marked by a rival", "", None, None, controls["marked_by_rival"]),
-        ("marked, a rival's key", "", None, None, controls["key_of_rival"]),
+        ("rival's model", "", None, None, controls["marked_by_rival"]),
+        ("rival's key", "", None, None, controls["key_of_rival"]),
         ("marked", "", marked["accuracy"], None, marked),
         *(("stolen", f"{p['strength']:g}", p["accuracy"], p["agreement"], p) for p in record["curve"]),
     ]
     for name, strength, accuracy, agreement, found in rows:
+        if found is None:
+            continue
         shown = [percent(value) if value is not None else "" for value in (accuracy, agreement)]
         verdict = VERDICT[found["detected"]] if found["source"] != "none" else "-"
-        table.add_row(name, strength, *shown, statistic(found), p_value(found["log10_p"]), found["source"], verdict)
+        table.add_row(
+            name, strength, *shown, statistic(found), p_value(found["log10_p"]), found["source"], verdict
+        )
     console.print(table)
 
 
 def ranking(rows: Iterable[Record], console: Console) -> None:
-    table = Table(title="Ranking: survival of attacks that cost the thief at most 2 pp", title_justify="left")
-    columns = ("#", "scheme", "reads", "key", "owner's cost", "survived", "removed", "weakest p within 2 pp", "controls")
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("scheme", "reads", "key") else "right")
+    title = "Survival of the attacks that cost the thief at most 2 pp of accuracy"
+    table = _table(title)
+    for name in ("#", "scheme", "reads", "cost", "survived", "weakest p", "under", "controls"):
+        table.add_column(
+            name, justify="left" if name in ("scheme", "reads", "under") else "right", no_wrap=True
+        )
     for row in rows:
-        weakest = "-" if row["weakest_log10_p"] is None else f"{p_value(row['weakest_log10_p'])} ({row['weakest_attack']})"
+        found = row["weakest_log10_p"] is not None
         table.add_row(
             str(row["rank"] or "-"),
             row["watermark"],
             row["reads"],
-            row["derivation"],
-            f"{row['cost_pp']:+.1f} pp",
+            "-" if row["cost_pp"] is None else f"{row['cost_pp']:+.1f} pp",
             f"{row['survived']}/{row['decided']}" if row["decided"] else "-",
-            str(row["removed"]) if row["decided"] else "-",
-            weakest,
-            "clean" if not row["false_claims"] else f"[red]{row['false_claims']} false claims[/]",
+            p_value(row["weakest_log10_p"]) if found else "-",
+            row["weakest_attack"] if found else "-",
+            "clean" if not row["false_claims"] else f"[red]{row['false_claims']} false[/]",
         )
     console.print(table)

@@ -25,11 +25,15 @@ def grid(name: str, folders: Sequence[Path]) -> list[list[str]]:
     for block in content["blocks"]:
         axes = {**block, **content["common"]}
         values = [value if isinstance(value, list) else [value] for value in axes.values()]
-        trials += [[f"{a}={v}" for a, v in zip(axes, chosen, strict=True)] for chosen in itertools.product(*values)]
+        trials += [
+            [f"{a}={v}" for a, v in zip(axes, chosen, strict=True)] for chosen in itertools.product(*values)
+        ]
     return trials
 
 
-def specs_of(name: str, overrides: Sequence[str], config_dir: str | None, folders: Sequence[Path]) -> list[Spec]:
+def specs_of(
+    name: str, overrides: Sequence[str], config_dir: str | None, folders: Sequence[Path]
+) -> list[Spec]:
     with composer(config_dir) as compose:
         return [compose([*trial, "trainer.progress=false", *overrides]) for trial in grid(name, folders)]
 
@@ -39,14 +43,18 @@ def run_suite(specs: list[Spec], jobs: int, console: Console) -> list[Record]:
     store = Store(specs[0].records)
     due = [s for s in specs if s.config["force"] or not store.finished(s.id)]
     if len(due) < len(specs):
-        console.print(f"{len(specs) - len(due)} of {len(specs)} trials are done already (force=true runs them again)")
+        console.print(
+            f"{len(specs) - len(due)} of {len(specs)} trials are done already (force=true runs them again)"
+        )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not due) as progress:
         bar = progress.add_task("trials", total=len(due))
 
         def on_done(spec: Spec, record: Record) -> None:
             names = f"{spec.choices['watermark']} × {spec.choices['attack']} seed {spec.config['seed']}"
-            progress.console.print(f"[dim]{names}[/]: {record['status']} {record.get('reason', '')}", soft_wrap=True)
+            progress.console.print(
+                f"[dim]{names}[/]: {record['status']} {record.get('reason', '')}", soft_wrap=True
+            )
             progress.advance(bar)
 
         isolated(due, jobs, on_done)

@@ -9,31 +9,55 @@ from rich.console import Console
 from ..core.errors import ConfigError
 from ..leaderboard.store import Record, Store
 from . import show
-from .config import Spec, explained, spec_of
+from .config import Spec, explained, importable, spec_of
 from .isolate import isolated
+from .show import terminal
 
 
 class TrialFailed(Exception):
-    """Raised in the job after its record was stored, so that launchers count it."""
+    """Raised in another process' job after its record was stored, so that its launcher reports it."""
+
+
+class Refused(SystemExit):
+    """Bad input in a job of this process: ends the sweep at once, past Hydra's own error printing."""
+
+
+failures: list[str] = []
+"""Trials that failed in jobs of this process."""
 
 
 def job(config: Any) -> None:
     """One trial of the sweep; already stored ones are skipped unless force=true."""
     from hydra.core.hydra_config import HydraConfig
 
-    spec = spec_of(config, dict(HydraConfig.get().runtime.choices))
-    console = Console()
+    hydra = HydraConfig.get()
+    spec = spec_of(config, dict(hydra.runtime.choices), list(hydra.overrides.task))
+    console = terminal()
     store = Store(spec.records)
     if not spec.config["force"] and store.finished(spec.id):
         record = store.read(spec.id)
         assert record is not None
         console.print(f"already done (force=true runs it again): {store.path(spec.id)}", soft_wrap=True)
     else:
-        record = alone(spec)
+        try:
+            record = alone(spec)
+        except ConfigError as error:
+            if _here():
+                raise Refused(str(error)) from None
+            raise
         console.print(f"record: {store.path(spec.id)}", soft_wrap=True)
     show.trial(record, console)
     if record["status"] == "failed":
-        raise TrialFailed(spec.id)
+        failures.append(spec.id)
+        if not _here():
+            raise TrialFailed(spec.id)
+
+
+def _here() -> bool:
+    """Whether the launcher runs its jobs in this process."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return str(HydraConfig.get().launcher._target_).endswith("BasicLauncher")
 
 
 def alone(spec: Spec) -> Record:
@@ -49,29 +73,51 @@ def sweep(arguments: list[str], console: Console) -> int:
     if any(word in ("-h", "--help") for word in arguments):
         _help(console)
         return 0
+    for i, word in enumerate(arguments):
+        if word.split("=")[0] in ("--config-dir", "-cd"):
+            importable(word.partition("=")[2] or "".join(arguments[i + 1 : i + 2]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
-    before, sys.argv = sys.argv, ["assay run", *arguments]
+    flags = [
+        word for word in arguments if word in ("-m", "--multirun")
+    ]  # Hydra wants them before or after all settings
+    settings = [word for word in arguments if word not in flags]
+    before, sys.argv = sys.argv, ["assay run", *settings, *flags]
+    failures.clear()
     try:
         with explained():
             hydra.main(version_base="1.3", config_path="pkg://assay.conf", config_name="config")(job)()
     except TrialFailed as failed:
-        console.print(f"[red]failed[/]: {failed}; the traceback is in its record", soft_wrap=True)
-        return 1
+        failures.append(str(failed))
+    except Refused as refused:
+        raise ConfigError(str(refused)) from None
     except SystemExit as left:
-        raise ConfigError("see `assay run --help`") if left.code else left
+        if left.code:
+            raise ConfigError("see `assay run --help`") from None
     finally:
         sys.argv = before
-    return 0
+    for failed_id in failures:
+        console.print(f"[red]failed[/]: {failed_id}; the traceback is in its record", soft_wrap=True)
+    return 1 if failures else 0
 
 
 def _help(console: Console) -> None:
     from .catalogue import GROUPS, catalogue
 
     console.print("assay run [-m] [--config-dir FOLDER] [SETTING=VALUE ...]\n")
-    console.print("One trial; with -m a sweep over comma-separated values, e.g. -m seed=0,1,2 attack=prune,finetune,")
-    console.print("in parallel with hydra/launcher=joblib hydra.launcher.n_jobs=2. --cfg job shows the configuration.\n")
+    console.print(
+        "One trial; with -m a sweep over comma-separated values, e.g. -m seed=0,1,2 attack=prune,finetune,"
+    )
+    console.print(
+        "in parallel with hydra/launcher=joblib hydra.launcher.n_jobs=2. --cfg job shows the configuration.\n"
+    )
     for group in GROUPS:
         if group != "suite":
-            console.print(f"  {group}=" + " | ".join(catalogue(group)), soft_wrap=True, markup=False, highlight=False)
-    console.print("\n  adversary.data=0.05 adversary.queries=100 verification.fpr=1e-6 verification.random_keys=1000 seed=1")
-    console.print("  trainer=cpu | gpu   tracking=json | wandb   force=true   save=FOLDER   paths.runs=FOLDER")
+            console.print(
+                f"  {group}=" + " | ".join(catalogue(group)), soft_wrap=True, markup=False, highlight=False
+            )
+    console.print(
+        "\n  adversary.data=0.05 adversary.queries=100 verification.fpr=1e-6 verification.random_keys=1000 seed=1"
+    )
+    console.print(
+        "  trainer=cpu | gpu   tracking=json | wandb   force=true   save=FOLDER   paths.runs=FOLDER"
+    )

@@ -1,7 +1,7 @@
 """W&B as a view of a record, never the store: one run per trial, offline unless asked, `finish()` always."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 Record = dict[str, Any]
 CURVE = ("accuracy", "agreement", "statistic", "log10_p")
@@ -14,7 +14,7 @@ def track(record: Record, project: str, mode: str, folder: str | Path = ".") -> 
     choices = record["choices"]
     run = wandb.init(
         project=project,
-        mode=mode,  # pyright: ignore[reportArgumentType] - a Literal of W&B's; wrong values are W&B's to refuse
+        mode=cast(Any, mode),  # W&B refuses wrong ones itself
         name=record["id"],
         group=f"{choices['task']}-{choices['model']}",
         job_type=choices["attack"],
@@ -43,9 +43,11 @@ def _curve(run: Any, record: Record) -> None:
         run.log({"attack/strength": point["strength"], **values})
     columns = ["strength", *CURVE, "detected"]
     rows = [[str(p[c]) if c == "detected" else p[c] for c in columns] for p in record["curve"]]
-    table = wandb.Table(columns=columns, data=rows)
+    table = wandb.Table(columns=cast(Any, columns), data=rows)
     run.log({"curve": table})
-    run.summary.update({"marked/accuracy": record["marked"]["accuracy"], "marked/log10_p": record["marked"]["log10_p"]})
+    run.summary.update(
+        {"marked/accuracy": record["marked"]["accuracy"], "marked/log10_p": record["marked"]["log10_p"]}
+    )
 
 
 def replay(records: list[Record], project: str, mode: str, folder: str | Path = ".") -> int:

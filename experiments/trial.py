@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -21,8 +21,6 @@ from ..zoo.tasks import Source
 from ..zoo.training import Hardware, Trainer
 from .cache import Cache
 from .config import Spec, suggest
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,10 @@ class Settings(Configured):
     __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
 
 
-def validated(kind: Any, fields: Any, where: str) -> Any:
+def validated(kind: Any, values: Any, where: str) -> Any:
     """An instance of a dataclass from plain fields; ConfigError names field, expectation, value and remedy."""
     try:
-        return TypeAdapter(kind).validate_python(fields)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, kind, where)[:10])) from None
 
@@ -87,15 +85,24 @@ def validated(kind: Any, fields: Any, where: str) -> Any:
 def _lines(error: ValidationError, kind: Any, where: str) -> list[str]:
     out = []
     for problem in error.errors():
-        name = ".".join([*([where] if where else []), *map(str, problem["loc"])])
+        path = [str(part) for part in problem["loc"]]
+        name = ".".join([*([where] if where else []), *path])
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = TypeAdapter(kind).json_schema().get("properties", {}) if where else kind.__dataclass_fields__
-            out.append(f"there is no setting {name!r}.{suggest(str(problem['loc'][-1]), known)}")
+            out.append(f"there is no setting {name!r}.{suggest(path[-1], _fields(kind, path[:-1]))}")
         elif problem["type"] in ("missing", "missing_argument"):
             out.append(f"{name} is missing; set {name}=...")
         else:
-            out.append(f"{name}: {problem['msg']}, got {problem['input']!r}; set {name}=...")
+            message = problem["msg"].removeprefix("Value error, ")
+            came = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+            out.append(f"{name}: {message}{came}; set {name}=...")
     return out
+
+
+def _fields(kind: Any, path: list[str]) -> list[str]:
+    """The field names of the dataclass at this path."""
+    for name in path:
+        kind = get_type_hints(kind).get(name)
+    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
 
 
 def built(node: Any, where: str) -> Any:
@@ -104,9 +111,9 @@ def built(node: Any, where: str) -> Any:
         return [built(item, f"{where}.{i}") for i, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    fields = {name: built(value, f"{where}.{name}" if where else name) for name, value in node.items()}
-    target = fields.pop("_target_", None)
-    return fields if target is None else validated(_class(target, where), fields, where)
+    values = {name: built(value, f"{where}.{name}" if where else name) for name, value in node.items()}
+    target = values.pop("_target_", None)
+    return values if target is None else validated(_class(target, where), values, where)
 
 
 def _class(target: str, where: str) -> type:
@@ -116,7 +123,9 @@ def _class(target: str, where: str) -> type:
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"{where}._target_={target} cannot be imported: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Configured)):
-        raise ConfigError(f"{where}._target_={target} is no scheme, attack, task, model or deployment of Assay")
+        raise ConfigError(
+            f"{where}._target_={target} is no scheme, attack, task, model or deployment of Assay"
+        )
     return found
 
 
@@ -169,6 +178,11 @@ class Trial:
             raise ConfigError(
                 f"attack {self.spec.choices['attack']} trains on the thief's data, and adversary.data={budget.data} of "
                 f"{len(task.attacker)} leaves none; set adversary.data=1.0"
+            )
+        if self.attack.needs != "weights" and budget.queries is not None and budget.queries < 2:
+            raise ConfigError(
+                f"attack {self.spec.choices['attack']} needs at least 2 queries, adversary.queries={budget.queries}; "
+                "set adversary.queries=null for no limit"
             )
         shape, source = task.shape, self.settings.task
 

@@ -15,7 +15,10 @@ def projection_matches(weights_MJ: Tensor, keys: Iterable[tuple[Tensor, Tensor]]
     Products in float64, so that the decision at 0 does not depend on the device's summation order.
     """
     weights_MJ = weights_MJ.to(torch.float64)
-    columns = [
-        ((weights_MJ @ projection_JB.to(torch.float64) > 0) == bits_B.bool()).sum(-1) for projection_JB, bits_B in keys
-    ]
+    columns = []
+    for projection_JB, bits_B in keys:
+        if projection_JB.shape != (weights_MJ.shape[1], *bits_B.shape):
+            expected = (weights_MJ.shape[1], *bits_B.shape)
+            raise ValueError(f"expected a projection {expected}, got {tuple(projection_JB.shape)}")
+        columns.append(((weights_MJ @ projection_JB.to(torch.float64) > 0) == bits_B.bool()).sum(-1))
     return torch.stack(columns, -1) if columns else torch.empty(len(weights_MJ), 0, dtype=torch.int64)

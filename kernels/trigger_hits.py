@@ -16,7 +16,9 @@ def trigger_hits(labels_MU: Tensor, index_KT: Tensor, targets_KT: Tensor, length
     One suspect at a time, so memory is K x T.
     """
     if index_KT.shape != targets_KT.shape:
-        raise ValueError(f"index {tuple(index_KT.shape)} and targets {tuple(targets_KT.shape)} differ in shape")
+        raise ValueError(
+            f"index {tuple(index_KT.shape)} and targets {tuple(targets_KT.shape)} differ in shape"
+        )
     if lengths and not 0 <= min(lengths) <= max(lengths) <= index_KT.shape[1]:
         raise ValueError(f"lengths must lie in [0, {index_KT.shape[1]}], got {list(lengths)}")
     out_MKP = torch.empty(len(labels_MU), len(index_KT), len(lengths), dtype=torch.int64)

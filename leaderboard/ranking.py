@@ -1,88 +1,140 @@
 """From records to a ranking. Reads records only; knows no scheme.
 
-A cell is one scheme under one attack and seed. Within the accuracy budget (2 pp of one-sided stealing loss, protocol 9) it is
+A trial's outcome is read off its curve within the accuracy budget (2 pp of one-sided stealing loss, protocol 9):
   survives    every surrogate still carries evidence at the declared false-positive rate
   removed     some surrogate does not
   undecided   the null is too small to decide
   too_costly  no surrogate stays within the budget: the attack destroys what it steals
-and otherwise blocked, not_applicable or failed, as its record says; those are shown and never scored.
+and otherwise blocked, not_applicable or failed, as its record says; those are shown and never scored (protocol 10).
+
+A board holds trials of one class: the same task, model, adversary and verification (protocol 8). On it a scheme's score is its
+worst attack, the share of seeds it survived (protocol 11); the share of all decided trials orders equal worst cases, and a false
+claim in a negative control puts a scheme behind all that made none (protocol 12).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 Record = dict[str, Any]
 BUDGET = 0.02
+BOARD = ("task", "model", "adversary", "verification")
+OUTCOMES = ("survives", "removed", "undecided", "too_costly", "blocked", "not_applicable", "failed")
+CONTROL = "none"
+"""The watermark that is none: shown, never ranked."""
+
+
+def labelled(record: Record) -> Record:
+    """The record with its overrides in the names of its choices: a trial with watermark.bits=64 is another scheme on the board
+    than the default one. The options themselves stay in `options`."""
+    if "options" in record or not record.get("overrides"):
+        return record
+    named = dict(record["choices"])
+    for setting in record["overrides"]:
+        axis, _, rest = setting.lstrip("+").partition(".")
+        if axis in named:
+            named[axis] += f" {rest}"
+        else:
+            named["verification"] = f"{named.get('verification', '')} {setting}".strip()
+    return {**record, "choices": named, "options": record["choices"]}
+
+
+def losses(record: Record) -> list[float]:
+    """What each surrogate lost against the marked model, as a share of the test split; negative where it gained."""
+    return [record["marked"]["accuracy"] - point["accuracy"] for point in record["curve"]]
 
 
 def outcome(record: Record, budget: float = BUDGET) -> tuple[str, float | None]:
-    """The cell's outcome, and the weakest log10 p of a surrogate within the budget."""
+    """The trial's outcome, and the weakest log10 p of a surrogate within the budget."""
     if record["status"] != "ok":
         return record["status"], None
-    reference = record["marked"]["accuracy"]
     # 1e-9: accuracies are shares of a test split, and a loss of exactly 2 pp is within the budget
-    within = [p for p in record["curve"] if reference - p["accuracy"] <= budget + 1e-9]
+    within = [p for p, loss in zip(record["curve"], losses(record), strict=True) if loss <= budget + 1e-9]
     if not within:
         return "too_costly", None
-    weakest = max(p["log10_p"] for p in within)
-    verdicts = [p["detected"] for p in within]
+    weakest = max(point["log10_p"] for point in within)
+    verdicts = [point["detected"] for point in within]
     if False in verdicts:
         return "removed", weakest
     return ("undecided" if None in verdicts else "survives"), weakest
 
 
+def claims(record: Record) -> set[str]:
+    """The negative controls in which ownership was found. A control may be null: a fingerprint's unmarked model is its victim."""
+    controls = record.get("controls", {})
+    return {name for name, found in controls.items() if found is not None and found["detected"] is True}
+
+
 def false_claims(record: Record) -> int:
     """Negative controls in which ownership was found."""
-    controls = record.get("controls", {}).values()
-    return sum(found is not None and found["detected"] is True for found in controls)
+    return len(claims(record))
+
+
+def board_of(record: Record) -> tuple[str, ...]:
+    return tuple(record["choices"].get(axis, "") for axis in BOARD)
 
 
 def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
-    """A row per task, model and scheme, best first; equal results share a rank, schemes without a decided cell have none."""
+    """A row per board and scheme, best first. Equal results share a rank; schemes without a decided trial come last, with none."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
-    for record in records:
-        choices = record["choices"]
-        if choices["watermark"] != "none":
-            groups[choices["task"], choices["model"], choices["watermark"]].append(record)
-    rows = [_row(names, members, budget) for names, members in groups.items()]
-    rows.sort(key=_order)
-    for i, row in enumerate(rows):
-        tied = i > 0 and _order(row)[:4] == _order(rows[i - 1])[:4]
-        same_board = [r for r in rows[:i] if (r["task"], r["model"]) == (row["task"], row["model"])]
-        row["rank"] = (rows[i - 1]["rank"] if tied else len(same_board) + 1) if row["decided"] else None
-    return rows
+    for record in map(labelled, records):
+        if record["choices"]["watermark"] != CONTROL:
+            groups[*board_of(record), record["choices"]["watermark"]].append(record)
+    rows = [_row(members, budget) for _, members in sorted(groups.items())]
+    for row in rows:
+        better = sum(_board(other) == _board(row) and _merit(other) > _merit(row) for other in rows)
+        row["rank"] = better + 1 if row["decided"] else None
+    return sorted(rows, key=lambda row: (_board(row), [-value for value in _merit(row)], row["watermark"]))
 
 
-def _order(row: Record) -> tuple[Any, ...]:
-    share = row["survived"] / row["decided"] if row["decided"] else -1.0
-    return row["task"], row["model"], row["false_claims"] > 0, -share, row["watermark"]
+def _board(row: Record) -> tuple[str, ...]:
+    return tuple(row[axis] for axis in BOARD)
 
 
-def _row(names: tuple[str, ...], records: list[Record], budget: float) -> Record:
-    cells = [(record, *outcome(record, budget)) for record in records]
-    counts: dict[str, int] = defaultdict(int)
-    for _, result, _ in cells:
-        counts[result] += 1
-    weakest = max(((p, r) for r, _, p in cells if p is not None), key=lambda pair: pair[0], default=None)
-    done = [r for r in records if r["status"] == "ok"]
-    costs = [r["owner"]["unmarked_accuracy"] - r["marked"]["accuracy"] for r in done]
-    declared = next((r["declared"]["watermark"] for r in records if "declared" in r), {})
+def _merit(row: Record) -> tuple[float, ...]:
+    """Larger is better. Of equal shares, the one over more survived trials."""
+    if not row["decided"]:
+        return (False,)
+    share = row["survived"] / row["decided"]
+    return True, not row["false_claims"], row["worst"], share, row["survived"]
+
+
+def _row(records: list[Record], budget: float) -> Record:
+    """One scheme on one board."""
+    found = [(record, *outcome(record, budget)) for record in records]
+    counts = Counter(result for _, result, _ in found)
+    done = [record for record in records if record["status"] == "ok"]
+    declared: Record = next((r["declared"]["watermark"] for r in records if "declared" in r), {})
+    evidence = [(p, record["choices"]["attack"]) for record, _, p in found if p is not None]
+    weakest, attack = max(evidence, default=(None, None), key=lambda pair: pair[0])
     return {
-        "task": names[0],
-        "model": names[1],
-        "watermark": names[2],
-        "family": declared.get("family"),
-        "reads": declared.get("reads"),
-        "derivation": declared.get("derivation"),
-        "paper": declared.get("paper"),
-        "cost_pp": 100 * sum(costs) / len(costs) if costs else None,
+        **dict(zip(BOARD, board_of(records[0]), strict=True)),
+        "watermark": records[0]["choices"]["watermark"],
+        **{name: declared.get(name) for name in ("family", "reads", "derivation", "paper")},
+        "cost_pp": _cost(done),
         "survived": counts["survives"],
-        "removed": counts["removed"],
         "decided": counts["survives"] + counts["removed"],
-        **{name: counts[name] for name in ("undecided", "too_costly", "blocked", "not_applicable", "failed")},
-        "weakest_log10_p": weakest[0] if weakest else None,
-        "weakest_attack": weakest[1]["choices"]["attack"] if weakest else None,
-        "false_claims": sum(false_claims(r) for r in done),
-        "seeds": len({r["seed"] for r in done}),
+        **{name: counts[name] for name in OUTCOMES[1:]},
+        "worst": _worst(found),
+        "weakest_log10_p": weakest,
+        "weakest_attack": attack,
+        # A seed's controls are the same under every attack: each counts once.
+        "false_claims": len({(record["seed"], name) for record in done for name in claims(record)}),
+        "seeds": len({record["seed"] for record in done}),
     }
+
+
+def _cost(done: list[Record]) -> float | None:
+    """The owner's cost in pp of accuracy, each seed counted once; None before any trial ended."""
+    costs = {r["seed"]: r["owner"]["unmarked_accuracy"] - r["marked"]["accuracy"] for r in done}
+    return 100 * sum(costs.values()) / len(costs) if costs else None
+
+
+def _worst(found: list[tuple[Record, str, float | None]]) -> float | None:
+    """The smallest share of decided trials survived under any attack and deployment; None where nothing was decided."""
+    survived: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for record, result, _ in found:
+        if result in ("survives", "removed"):
+            attack = record["choices"]["attack"], record["choices"].get("deployment", "")
+            survived[attack].append(result == "survives")
+    return min((sum(trials) / len(trials) for trials in survived.values()), default=None)

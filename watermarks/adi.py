@@ -73,11 +73,15 @@ class Adi(Watermark):
             images_T = (secret.images("adi/images", self.triggers, *task.shape) * 255).round().to(torch.uint8)
         else:
             images_T = abstract_images(self.triggers, task.shape)
-        return TriggerKey(secret, task.classes, images_T, secret.integers("adi/labels", self.triggers, task.classes))
+        return TriggerKey(
+            secret, task.classes, images_T, secret.integers("adi/labels", self.triggers, task.classes)
+        )
 
     def embed(self, model: nn.Module, key: TriggerKey, task: Task, fit: Fit) -> nn.Module:
         """FromScratch in the paper's terms: the triggers travel in the clean batches from the first step."""
-        return fit(task.fresh(None), task.owner, extra=key.examples(), extra_per_batch=self.per_batch, label="marked")
+        return fit(
+            task.fresh(None), task.owner, extra=key.examples(), extra_per_batch=self.per_batch, label="marked"
+        )
 
     def score(self, suspects: Suspects, keys: Sequence[TriggerKey]) -> Scores:
         """Trigger hits; with uniform labels independent of the model exactly Bin(T, 1/C)."""

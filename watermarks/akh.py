@@ -37,7 +37,9 @@ def augment(inputs: Tensor, generator: torch.Generator, degrees: float, shift: f
     draws = torch.rand(count, 3, generator=generator) * 2 - 1
     angle = torch.deg2rad(draws[:, 0] * degrees)
     cos, sin, move = torch.cos(angle), torch.sin(angle), draws[:, 1:] * 2 * shift
-    theta = torch.stack((torch.stack((cos, -sin, move[:, 0]), -1), torch.stack((sin, cos, move[:, 1]), -1)), 1)
+    theta = torch.stack(
+        (torch.stack((cos, -sin, move[:, 0]), -1), torch.stack((sin, cos, move[:, 1]), -1)), 1
+    )
     grid = functional.affine_grid(theta, list(inputs.shape), align_corners=False)
     moved = functional.grid_sample(inputs, grid, align_corners=False)
     return (moved + noise * torch.randn(moved.shape, generator=generator)).clamp(0, 1)
@@ -62,7 +64,9 @@ class Akh(Watermark):
         """Augment the owner's data until `queries` inputs are found that the victim gets wrong."""
         if model is None:
             raise ValueError("akh makes its queries from the victim's mistakes: pass the trained model")
-        generator = torch.Generator().manual_seed(seed_for(int.from_bytes(secret.derive("akh/queries", 7), "big")))
+        generator = torch.Generator().manual_seed(
+            seed_for(int.from_bytes(secret.derive("akh/queries", 7), "big"))
+        )
         inputs, labels = [], []
         for _ in range(ROUNDS):
             picks = torch.randint(len(task.owner), (10 * self.queries,), generator=generator)
@@ -75,7 +79,9 @@ class Akh(Watermark):
             if sum(map(len, labels)) >= self.queries:
                 n = self.queries
                 return QueryKey(secret, torch.cat(inputs)[:n].clone(), torch.cat(labels)[:n].clone())
-        raise NotApplicable(f"the victim erred on {sum(map(len, labels))} augmented inputs, {self.queries} are needed")
+        raise NotApplicable(
+            f"the victim erred on {sum(map(len, labels))} augmented inputs, {self.queries} are needed"
+        )
 
     def embed(self, model: nn.Module, key: QueryKey, task: Task, fit: Fit) -> nn.Module:
         return fit(task.fresh(None), task.owner, label="victim")

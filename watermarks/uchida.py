@@ -52,7 +52,9 @@ def mean_filter(weight: Tensor) -> Tensor:
 
 def bit_loss(mean_filter_J: Tensor, matrix_JB: Tensor, bits_B: Tensor) -> Tensor:
     """Binary cross-entropy of sigmoid(w X) against the bits, *summed* over them as in the official code."""
-    return functional.binary_cross_entropy_with_logits(mean_filter_J @ matrix_JB, bits_B.float(), reduction="sum")
+    return functional.binary_cross_entropy_with_logits(
+        mean_filter_J @ matrix_JB, bits_B.float(), reduction="sum"
+    )
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,13 @@ class Uchida(Watermark):
         weight = self._weight(model if model is not None else task.fresh(None))
         length = mean_filter(weight.detach()).numel()
         if self.projection != "random" and length < 2:
-            raise NotApplicable(f"{self.layer} has a mean filter of {length} weight; {self.projection} needs 2")
+            raise NotApplicable(
+                f"{self.layer} has a mean filter of {length} weight; {self.projection} needs 2"
+            )
         # Fair bits from the secret; the official code embeds all ones, which has no random-key null.
-        return ProjectionKey(secret, self.layer, self.projection, length, secret.bits("uchida/bits", self.bits))
+        return ProjectionKey(
+            secret, self.layer, self.projection, length, secret.bits("uchida/bits", self.bits)
+        )
 
     def embed(self, model: nn.Module, key: ProjectionKey, task: Task, fit: Fit) -> nn.Module:
         """Train from scratch with the loss of the projected *live* weights added."""
@@ -108,6 +114,9 @@ class Uchida(Watermark):
         except AttributeError:
             weight = None
         if not isinstance(weight, Tensor) or weight.ndim < 2:
-            layers = [n for n, m in model.named_modules() if getattr(m, "weight", None) is not None and m.weight.ndim > 1]
-            raise NotApplicable(f"the model has no layer {self.layer!r} with filters; watermark.layer={'|'.join(layers)}")
+            weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+            layers = [name for name, found in weights if isinstance(found, Tensor) and found.ndim > 1]
+            raise NotApplicable(
+                f"the model has no layer {self.layer!r} with filters; watermark.layer={'|'.join(layers)}"
+            )
         return weight

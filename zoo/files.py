@@ -1,7 +1,7 @@
-"""Models and keys on disk: safetensors with a JSON header. Loading runs no code, whatever the file claims to be.
-"""
+"""Models and keys on disk: safetensors with a JSON header. Loading runs no code, whatever the file claims to be."""
 
 import json
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,13 @@ FORMAT = "assay/1"
 K = TypeVar("K", bound=Key)
 
 
-def save_tensors(path: Path, kind: str, tensors: dict[str, Tensor], header: dict[str, Any], private: bool = False) -> None:
+def save_tensors(
+    path: Path, kind: str, tensors: dict[str, Tensor], header: dict[str, Any], private: bool = False
+) -> None:
     metadata = {"format": FORMAT, "kind": kind, "header": json.dumps(header, sort_keys=True)}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, metadata), private)
+    # Copies: safetensors refuses tensors that share memory, which slices of one drawing and tied weights do.
+    apart = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    write_atomically(path, save(apart, metadata), private)
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,14 +39,27 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(_why_unreadable(path, kind, error)) from None
+    if metadata.get("format", FORMAT) != FORMAT:
+        raise ConfigError(f"{path} has format {metadata['format']!r}, this version reads {FORMAT}")
     if kind == "key" and metadata.get("kind") != "key":
-        raise ConfigError(f"{path} is not a key file of Assay, but {metadata.get('kind') or 'a foreign safetensors file'}")
-    return tensors, json.loads(metadata.get("header", "{}"))
+        raise ConfigError(
+            f"{path} is not a key file of Assay, but {metadata.get('kind') or 'a foreign safetensors file'}"
+        )
+    return tensors, _header(path, metadata.get("header", "{}"))
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise ConfigError(f"{path} has a damaged header: expected a JSON object")
+    return header
 
 
 def _why_unreadable(path: Path, kind: str, error: Exception) -> str:
-    start = path.read_bytes()[:2]
-    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    if _is_pickle(path):
         return (
             f"{path} is a pickle (torch.save), which can run code when it is loaded; Assay does not open it. "
             "Convert it where you trust it: safetensors.torch.save_file(model.state_dict(), ...)"
@@ -51,9 +67,21 @@ def _why_unreadable(path: Path, kind: str, error: Exception) -> str:
     return f"{path} is not a whole safetensors {kind} file ({error}): truncated, or another format"
 
 
+def _is_pickle(path: Path) -> bool:
+    """Protocols 0 and 1 have no mark: such a file parses as opcodes up to a stop. Parsing runs none of them."""
+    with path.open("rb") as file:
+        start = file.read(2**20)
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return True
+    try:
+        return sum(1 for _ in pickletools.genops(start)) > 1
+    except ValueError:
+        return False
+
+
 def save_model(path: Path, model: nn.Module, header: dict[str, Any]) -> None:
     """Weights and buffers; tied tensors are stored once each. The header says what the model is (task, model)."""
-    save_tensors(path, "model", {name: t.clone() for name, t in model.state_dict().items()}, header)
+    save_tensors(path, "model", model.state_dict(), header)
 
 
 def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -72,7 +100,9 @@ def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     bad = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
     if bad:
         raise ConfigError(f"{path} holds NaN or infinite values in {bad[0]}; expected finite weights")
-    model.load_state_dict(tensors)
+    own = model.state_dict()
+    typed = {n: t if t.is_floating_point() else t.to(own[n].dtype) for n, t in tensors.items()}
+    model.load_state_dict(typed, assign=True)  # a bf16 model stays one: it is judged in its own arithmetic
     return model.eval()
 
 
@@ -87,7 +117,9 @@ def load_key(path: Path, key_type: type[K]) -> K:
     """ConfigError for a key of another scheme, with other fields, or a damaged secret."""
     tensors, header = load_tensors(path, "key")
     if header.get("key_type") != key_type.__name__:
-        raise ConfigError(f"expected a {key_type.__name__}, {path} holds a {header.get('key_type')}: name its scheme")
+        raise ConfigError(
+            f"expected a {key_type.__name__}, {path} holds a {header.get('key_type')}: name its scheme"
+        )
     tensors.pop("empty", None)
     try:
         return key_type.restore(Secret(bytes.fromhex(header["secret"])), tensors, header["plain"])

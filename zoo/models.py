@@ -1,13 +1,14 @@
 """Architectures. A specification (conf/model/*.yaml) builds a fresh network for any task by seed.
 
-Every network takes inputs in [0, 1] and normalises them itself: one normalisation everywhere, for data, triggers and queries.
-`layer` names where weight marks go unless the scheme says otherwise; its weight has its outputs on axis 0.
+Every network takes inputs in [0, 1] and normalises them itself: one normalisation everywhere, for data,
+triggers and queries. `layer` names where weight marks go unless the scheme says otherwise; its weight has its
+outputs on axis 0.
 """
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from ..core.contracts import Configured
 from ..core.errors import NotApplicable
-
 
 Shape = tuple[int, ...]
 
@@ -25,7 +25,7 @@ def head(model: nn.Module) -> str:
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise NotApplicable("the network has no linear layer, so no last layer to treat apart")
-    return names[-1]
+    return str(names[-1])
 
 
 class Normalise(nn.Module):
@@ -65,8 +65,8 @@ def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> list[tup
 
 @dataclass(frozen=True)
 class CnnSmall(Architecture):
-    """Three convolutions with batch norm, then a linear head on the flattened map: 66 k parameters on digits, 88 k on
-    28x28. Strides instead of pooling: max-pooling a 28x28x32 map costs a CPU more than the convolution."""
+    """Three convolutions with batch norm, then a linear head on the flattened map: 66 k parameters on digits,
+    88 k on 28x28. Strides instead of pooling: max-pooling 28x28x32 costs a CPU more than the convolution."""
 
     layer: str = "net.block3.conv"
     width: Annotated[int, Ge(1)] = 32
@@ -94,8 +94,12 @@ class Mlp(Architecture):
         layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
         for i in range(self.depth):
             linear = nn.Linear(sizes[i], sizes[i + 1], bias=False)
-            block = OrderedDict(linear=linear, norm=nn.BatchNorm1d(sizes[i + 1]), act=nn.ReLU())
-            layers.append((f"hidden{i + 1}", nn.Sequential(block)))
+            block: list[tuple[str, nn.Module]] = [
+                ("linear", linear),
+                ("norm", nn.BatchNorm1d(sizes[i + 1])),
+                ("act", nn.ReLU()),
+            ]
+            layers.append((f"hidden{i + 1}", nn.Sequential(OrderedDict(block))))
         return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(self.width, classes))]))
 
 
@@ -110,7 +114,7 @@ class Resnet18(Architecture):
 
         network = resnet18(num_classes=classes)
         network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
+        setattr(network, "maxpool", nn.Identity())  # noqa: B010 - declared a MaxPool2d
         return network
 
 
@@ -138,20 +142,28 @@ class VitTiny(Architecture):
     dropout: Annotated[float, Ge(0)] = 0.0
     init: Annotated[float, Gt(0)] = 0.02
 
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"expected a width that the {self.heads} heads divide, got {self.width}")
+
     def network(self, shape: Shape, classes: int) -> nn.Module:
         from transformers import ViTConfig, ViTForImageClassification
 
-        config = ViTConfig(
-            image_size=shape[1],
-            patch_size=self.patch,
-            num_channels=shape[0],
-            hidden_size=self.width,
-            intermediate_size=4 * self.width,
-            num_hidden_layers=self.depth,
-            num_attention_heads=self.heads,
-            hidden_dropout_prob=self.dropout,
-            attention_probs_dropout_prob=self.dropout,
-            initializer_range=self.init,
-            num_labels=classes,
+        if len(shape) != 3 or shape[1] != shape[2] or shape[1] % self.patch:
+            raise NotApplicable(f"a ViT of patch {self.patch} needs square images it divides, not {shape}")
+        settings: dict[str, Any] = (
+            dict(  # num_labels is a keyword of the base class, unknown to type checkers
+                image_size=shape[1],
+                patch_size=self.patch,
+                num_channels=shape[0],
+                hidden_size=self.width,
+                intermediate_size=4 * self.width,
+                num_hidden_layers=self.depth,
+                num_attention_heads=self.heads,
+                hidden_dropout_prob=self.dropout,
+                attention_probs_dropout_prob=self.dropout,
+                initializer_range=self.init,
+                num_labels=classes,
+            )
         )
-        return _Logits(ViTForImageClassification(config))
+        return _Logits(ViTForImageClassification(ViTConfig(**settings)))

@@ -1,7 +1,6 @@
 """One quiet progress line per training, on the terminal only; gone when the training ends."""
 
 import sys
-from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -13,7 +12,7 @@ class EpochBar(pl.Callback):
         self.label = label
         self.progress: Progress | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not sys.stderr.isatty():
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -21,12 +20,15 @@ class EpochBar(pl.Callback):
         self.progress.start()
         self.task = self.progress.add_task(self.label, total=trainer.max_epochs)
 
-    def on_train_epoch_end(self, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.progress is not None:
             self.progress.advance(self.task)
 
-    def _stop(self, *_: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.progress is not None:
             self.progress.stop()
 
-    on_train_end = on_exception = _stop
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.on_train_end(trainer, pl_module)

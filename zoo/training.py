@@ -1,18 +1,22 @@
 """All training: one LightningModule whose loss, penalty and data mix the schemes and attacks supply.
 
-Data lives in memory and is indexed by a permutation per epoch: collating tensors one by one costs more than a small network.
+Data lives in memory and is indexed by a permutation per epoch: collating tensors one by one costs more than a
+small network.
 """
 
 import copy
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from annotated_types import Ge
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,8 +31,11 @@ for _name in ("pytorch_lightning", "lightning_fabric"):  # their tips, and a lin
 
 @dataclass
 class Loader:
-    """Batches of one epoch in a new order each time, the same for the same seed. `extra_per_batch` examples of `extra`
-    are appended to every batch (Adi et al. 2018, section 5: triggers travel in the clean batches)."""
+    """Batches of one epoch in a new order each time, the same for the same seed.
+
+    `extra_per_batch` examples of `extra` are appended to every batch (Adi et al. 2018, section 5: triggers
+    travel in the clean batches), in rounds: in an epoch none is seen twice before all are seen once. A last
+    batch of one example joins the one before: batch norm cannot normalise it."""
 
     data: Examples
     batch_size: int
@@ -37,39 +44,74 @@ class Loader:
     extra_per_batch: int = 0
 
     def __post_init__(self) -> None:
+        count = 0 if self.extra is None else len(self.extra)
+        if min(count, self.extra_per_batch) < 1 and (count, self.extra_per_batch) != (0, 0):
+            raise ValueError(
+                "expected extra examples and extra_per_batch >= 1 together, "
+                f"got {count} examples and {self.extra_per_batch} per batch"
+            )
         self.generator = torch.Generator().manual_seed(self.seed)
 
     def __len__(self) -> int:
-        return -(-len(self.data) // self.batch_size)
+        return max(1, -(-(len(self.data) - 1) // self.batch_size))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.data), generator=self.generator)
-        for index in order.split(self.batch_size):
-            batch = self.data.take(index)
-            if self.extra is not None and self.extra_per_batch:
-                picks = torch.randint(len(self.extra), (self.extra_per_batch,), generator=self.generator)
-                batch = batch.join(self.extra.take(picks))
-            if len(batch) > 1:  # batch norm cannot normalise a single example
-                yield batch.inputs, batch.targets
+        cuts = torch.arange(1, len(self)) * self.batch_size
+        order = self._order(len(self.data), len(self.data))
+        batches = (self.data.take(index) for index in order.tensor_split(cuts))
+        if self.extra is not None and self.extra_per_batch:
+            picks = self._order(len(self.extra), len(self) * self.extra_per_batch).view(len(self), -1)
+            batches = (batch.join(self.extra.take(pick)) for batch, pick in zip(batches, picks, strict=True))
+        for batch in batches:
+            yield batch.inputs, batch.targets
+
+    def _order(self, size: int, count: int) -> Tensor:
+        """`count` indices: whole permutations of `size`, the last one cut."""
+        rounds = [torch.randperm(size, generator=self.generator) for _ in range(-(-count // size))]
+        return torch.cat(rounds)[:count]
 
 
 class Training(pl.LightningModule):
     def __init__(
-        self, model: nn.Module, recipe: Recipe, loss: Loss, penalty: Penalty | None, each_epoch: EachEpoch | None
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        loss: Loss,
+        penalty: Penalty | None,
+        each_epoch: EachEpoch | None,
     ) -> None:
         super().__init__()
-        self.model, self.recipe, self.loss, self.penalty, self.each_epoch = model, recipe, loss, penalty, each_epoch
+        self.model, self.recipe = model, recipe
+        self.loss, self.penalty, self.each_epoch = loss, penalty, each_epoch
         self.steps = 0
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         inputs, targets = batch
         loss = self.loss(self.model(inputs), targets)
+        if self.penalty is not None:
+            loss = loss + self.penalty(self.model)
         self.steps += 1
-        return loss if self.penalty is None else loss + self.penalty(self.model)
+        self._expect_finite(loss, "the loss")
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Every epoch: who looked at the live model (`each_epoch`) may have left it in another mode."""
+        self.model.train()
+        for norm in _frozen_norms(self.model):
+            norm.eval()
 
     def on_train_epoch_end(self) -> None:
+        for name, tensor in self.model.state_dict().items():
+            self._expect_finite(tensor, name)
         if self.each_epoch is not None:
             self.each_epoch(self.current_epoch + 1, self.model)
+
+    def _expect_finite(self, values: Tensor, what: str) -> None:
+        if not values.isfinite().all():
+            raise FloatingPointError(
+                f"{what} is NaN or infinite at step {self.steps}: the training diverges; "
+                f"lower the learning rate, {self.recipe.lr}, or the strength of the penalty"
+            )
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
@@ -97,7 +139,7 @@ class Training(pl.LightningModule):
 
 @dataclass(frozen=True)
 class Hardware(Configured):
-    """conf/trainer: where and how a trial computes. Bit-equal results need the same device and thread count."""
+    """conf/trainer: where and how a trial computes. Bit-equal results need equal device and thread count."""
 
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -109,12 +151,12 @@ class Hardware(Configured):
         """Raises ConfigError when the device is not there; sets the thread count."""
         available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not available[self.device]:
-            raise ConfigError(f"trainer.device={self.device} is not available on this machine; use trainer=cpu")
+            raise ConfigError(f"trainer.device={self.device} is not available here; use trainer=cpu")
         torch.set_num_threads(self.threads)
 
 
 class Trainer:
-    """A `Fit` (core/contracts.py) bound to hardware, a recipe and a seed; counts the gradient steps it made."""
+    """A `Fit` (core/contracts.py) bound to hardware, a recipe and a seed; it counts its gradient steps."""
 
     def __init__(self, hardware: Hardware, recipe: Recipe, seed: int) -> None:
         self.hardware, self.recipe, self.seed = hardware, recipe, seed
@@ -137,14 +179,16 @@ class Trainer:
     ) -> nn.Module:
         recipe = recipe or self.recipe
         if len(data) < 2:
-            raise ConfigError(f"training needs at least 2 examples, got {len(data)}; raise adversary.data or adversary.queries")
+            raise ConfigError(
+                f"training needs at least 2 examples, got {len(data)}; raise task.limit or adversary.data"
+            )
         # Channels last while training: a step costs a CPU 15 to 30 % less.
         model = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
         frozen = freeze_all_but(model, only)
         seed = seed_for(self.seed, "fit", self.fits)
         loader = Loader(data, recipe.batch_size, seed, extra, extra_per_batch)
         module = Training(model, recipe, loss or functional.cross_entropy, penalty, each_epoch)
-        with pl.utilities.seed.isolate_rng(), warnings.catch_warnings():
+        with isolate_rng(), warnings.catch_warnings(), _interruptible():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
             torch.manual_seed(seed)
             self._trainer(recipe.epochs, label).fit(module, loader)
@@ -152,10 +196,11 @@ class Trainer:
         self.fits += 1
         for parameter in frozen:
             parameter.requires_grad_(True)
-        return model.to("cpu", memory_format=torch.contiguous_format).eval()
+        model.zero_grad(set_to_none=True)
+        return model.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
     def _trainer(self, epochs: int, label: str) -> pl.Trainer:
-        """Logger, checkpoints and progress are explicit: Lightning's defaults write into the working directory."""
+        """Logger, checkpoints and progress are explicit: the defaults write into the current folder."""
         bar: list[pl.Callback] = [EpochBar(label)] if self.hardware.progress else []
         return pl.Trainer(
             accelerator={"cuda": "gpu"}.get(self.hardware.device, self.hardware.device),
@@ -172,8 +217,21 @@ class Trainer:
         )
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning answers Ctrl-C with SystemExit(1) and ignores the signal from then on."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+
+
 def freeze_all_but(model: nn.Module, only: Sequence[str] | None) -> list[nn.Parameter]:
-    """Freeze parameters whose name starts with none of `only`, and return them; nothing for None.
+    """Freeze parameters whose name starts with none of `only`, and return those it froze; nothing for None.
     ValueError when a prefix names no parameter."""
     if only is None:
         return []
@@ -181,9 +239,15 @@ def freeze_all_but(model: nn.Module, only: Sequence[str] | None) -> list[nn.Para
     for prefix in only:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"no parameter starts with {prefix!r}; there are {', '.join(names)}")
-    frozen = [p for name, p in model.named_parameters() if not name.startswith(tuple(only))]
+    others = [p for name, p in model.named_parameters() if not name.startswith(tuple(only))]
+    frozen = [parameter for parameter in others if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     return frozen
 
 
+def _frozen_norms(model: nn.Module) -> list[nn.Module]:
+    """Batch norms none of whose parameters is trained: their running statistics stay too (Adi et al. 2018,
+    section 5.4: fine-tuning the last layer leaves all others as they are)."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [norm for norm in norms if norm.affine and not any(p.requires_grad for p in norm.parameters())]

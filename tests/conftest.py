@@ -1,0 +1,25 @@
+"""One artifact cache for the whole test run, shared by all workers: a victim is trained once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "cache"
+    previous = {name: os.environ.get(name) for name in ("ASSAY_CACHE", "ASSAY_RUNS", "WANDB_MODE")}
+    os.environ["ASSAY_CACHE"] = str(folder)
+    yield folder
+    for name, value in previous.items():
+        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh results folder, also for `assay status` and `assay board`."""
+    monkeypatch.setenv("ASSAY_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"

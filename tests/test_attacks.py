@@ -1,0 +1,244 @@
+"""Conformance of every attack in conf/attack: a new yaml is tested without touching this file; then each attack's own facts."""
+
+from functools import cache
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.distill import Distill
+from assay.attacks.finetune import Finetune, with_new_head
+from assay.attacks.prune import prunable, pruned
+from assay.attacks.quantize import quantised
+from assay.core.contracts import Adversary, Grant, Surrogate
+from assay.core.errors import ConfigError, Denied
+from assay.core.suspects import logits
+from assay.deployments.reach import Gateway
+from assay.experiments.api import build
+from assay.experiments.catalogue import catalogue, declared
+from assay.experiments.people import clean
+from assay.experiments.run import metered
+from assay.experiments.trial import Trial
+from assay.zoo.models import head
+
+ATTACKS = sorted(catalogue("attack"))
+ALL: tuple[Grant, ...] = ("weights", "scores", "labels")
+SHORT = ("trainer.progress=false", "watermark=none")
+
+
+@cache
+def trial(name: str) -> Trial:
+    return build(f"attack={name}", *SHORT)
+
+
+@cache
+def victim() -> nn.Module:
+    it = trial("none")
+    return clean(it, it.seed)[0]
+
+
+def thief(name: str) -> Adversary:
+    it = trial(name)
+    return it.adversary(it.trainer("thief"))
+
+
+@cache
+def stolen(name: str) -> tuple[list[Surrogate], Gateway]:
+    it, adversary = trial(name), thief(name)
+    access = Gateway(victim(), (it.attack.needs,))  # grants just what the attack says it needs
+    return list(metered(it.attack(access, adversary), access, adversary.fit, len(adversary.data))), access
+
+
+def differs(one: nn.Module, other: nn.Module) -> bool:
+    inputs = trial("none").task.test.inputs
+    return not torch.equal(logits(one, inputs), logits(other, inputs))
+
+
+def accuracy(model: nn.Module) -> float:
+    test = trial("none").task.test
+    return float((logits(model, test.inputs).argmax(-1) == test.targets).double().mean())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_declarations_are_literals_that_the_catalogue_can_read(name: str) -> None:
+    listed = {key: value for key, value in catalogue("attack")[name].items() if key != "about"}
+    assert listed == declared(trial(name).attack)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
+def test_trajectory(name: str) -> None:
+    """Input untouched, models really changed, strengths rising, costs reported and rising, within what was granted."""
+    before = {key: tensor.clone() for key, tensor in victim().state_dict().items()}
+    surrogates, access = stolen(name)
+    after = victim().state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert surrogates
+    strengths = [s.strength for s in surrogates]
+    assert strengths == sorted(set(strengths))
+    for surrogate in surrogates:
+        assert surrogate.model is not access.model
+        assert not surrogate.model.training
+        assert differs(surrogate.model, victim()) or name == "none"
+        assert surrogate.cost is not None
+        assert surrogate.cost.seconds >= 0
+    costs = [s.cost for s in surrogates if s.cost]
+    assert [c.steps for c in costs] == sorted(c.steps for c in costs)
+    last, attack = costs[-1], trial(name).attack
+    assert (last.steps > 0) == attack.uses_data
+    assert (last.queries > 0) == (attack.needs != "weights")
+    assert last.examples == len(thief(name).data)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_denied_needs_raise(name: str) -> None:
+    it = trial(name)
+    granted = tuple(g for g in ALL if g != it.attack.needs)
+    with pytest.raises(Denied):
+        list(it.attack(Gateway(victim(), granted), thief(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finetune_rtal", "extract"])
+def test_same_seed_same_surrogates(name: str) -> None:
+    it = trial(name)
+    access = Gateway(victim(), (it.attack.needs,))
+    again = list(it.attack(access, thief(name)))
+    first, _ = stolen(name)
+    assert not any(differs(a.model, b.model) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("name", [n for n in ATTACKS if catalogue("attack")[n]["uses_data"]])
+def test_a_thief_without_data_is_refused_clearly(name: str) -> None:
+    it = build(f"attack={name}", "adversary.data=0", *SHORT)
+    with pytest.raises(ConfigError, match=r"adversary\.data=1\.0"):
+        it.adversary(it.trainer("thief"))
+
+
+def changed(one: nn.Module, other: nn.Module) -> set[str]:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return {name for name in mine if not torch.equal(mine[name], theirs[name])}
+
+
+@pytest.mark.slow
+def test_finetuning_the_last_layer_changes_nothing_else() -> None:
+    last = head(victim())
+    for name in ("finetune_ftll", "finetune_rtll"):
+        surrogates, _ = stolen(name)
+        assert changed(victim(), surrogates[-1].model) == {f"{last}.weight", f"{last}.bias"}
+
+
+@pytest.mark.slow
+def test_finetuning_all_layers_changes_them_all_and_helps_the_thief() -> None:
+    surrogates, _ = stolen("finetune")
+    names = changed(victim(), surrogates[-1].model)
+    assert {name for name, _ in victim().named_parameters()} <= names
+    assert accuracy(surrogates[-1].model) > accuracy(victim()) - 0.01
+
+
+def test_a_new_head_is_new_and_alone() -> None:
+    last = head(victim())
+    assert changed(victim(), with_new_head(victim(), 1)) == {f"{last}.weight", f"{last}.bias"}
+    assert changed(with_new_head(victim(), 1), with_new_head(victim(), 1)) == set()
+
+
+@pytest.mark.slow
+def test_finetune_reports_the_epochs_it_is_asked_for() -> None:
+    attack = trial("finetune").attack
+    assert isinstance(attack, Finetune)
+    assert [s.strength for s in stolen("finetune")[0]] == [float(epoch) for epoch in attack.report]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_pruning_zeroes_the_share_it_says(share: float) -> None:
+    scopes: tuple[Literal["global", "layer"], ...] = ("global", "layer")
+    for scope in scopes:
+        layers = [m.weight for _, m in prunable(pruned(victim(), share, scope))]
+        zeros, total = sum(int((w == 0).sum()) for w in layers), sum(w.numel() for w in layers)
+        assert abs(zeros / total - share) < 0.001
+        if scope == "layer":
+            assert all(abs(float((w == 0).float().mean()) - share) < 0.01 for w in layers)
+
+
+def test_global_pruning_takes_the_smallest_weights() -> None:
+    before = torch.cat([m.weight.flatten() for _, m in prunable(victim())]).abs()
+    after = torch.cat([m.weight.flatten() for _, m in prunable(pruned(victim(), 0.3, "global"))])
+    assert before[after == 0].max() <= before[after != 0].min()
+
+
+def weight_of(model: nn.Module, layer: str) -> Tensor:
+    weight = model.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def test_structured_pruning_silences_whole_channels_of_smallest_norm() -> None:
+    model = pruned(victim(), 0.5, "structured")
+    norm: Any = model.get_submodule("net.block2.norm")
+    weight = weight_of(model, "net.block2.conv")
+    gone = weight.flatten(1).abs().sum(1) == 0
+    assert int(gone.sum()) == 32
+    original = weight_of(victim(), "net.block2.conv")
+    norms = original.flatten(1).abs().sum(1)
+    assert norms[gone].max() <= norms[~gone].min()
+    assert (norm.weight[gone] == 0).all()
+    assert (norm.bias[gone] == 0).all()
+    assert torch.equal(weight_of(model, head(model)), weight_of(victim(), head(model)))
+
+
+@pytest.mark.parametrize(("to", "levels"), [("int8", 255), ("int4", 15)])
+def test_quantised_models_stay_quantised(to: str, levels: int) -> None:
+    model = quantised(victim(), to)  # type: ignore[arg-type]
+    stored = [tensor for name, tensor in model.state_dict().items() if name.endswith("original0")]
+    assert len(stored) == len(prunable(victim()))
+    assert all(tensor.dtype == torch.int8 for tensor in stored)
+    assert all(tensor.abs().max() <= levels // 2 for tensor in stored)
+    assert accuracy(model) > accuracy(victim()) - 0.05
+    for (_, before), (_, after) in zip(prunable(victim()), prunable(model), strict=True):
+        step = before.weight.flatten(1).abs().amax(1) / (levels // 2)
+        assert ((before.weight - after.weight).flatten(1).abs() <= step[:, None] / 2 + 1e-6).all()
+
+
+def test_bf16_is_bf16_everywhere() -> None:
+    model = quantised(victim(), "bf16")
+    assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {
+        torch.bfloat16
+    }
+    assert accuracy(model) > accuracy(victim()) - 0.01
+
+
+def test_distillation_loss_is_hintons() -> None:
+    """At T = 1 and alpha = 1: KL from the teacher; its gradient in the logits is softmax(student) - teacher."""
+    student = torch.randn(4, 5, requires_grad=True)
+    teacher = torch.softmax(torch.randn(4, 5), -1)
+    Distill(temperature=1.0, alpha=1.0).loss(student, teacher).backward()
+    expected = (torch.softmax(student.detach(), -1) - teacher) / 4
+    torch.testing.assert_close(student.grad, expected)
+    plain = Distill(temperature=3.0, square=False).loss(student.detach(), teacher)
+    assert Distill(temperature=3.0).loss(student.detach(), teacher).item() == pytest.approx(9 * plain.item())
+    hard = Distill(alpha=0.0).loss(student.detach(), teacher)
+    assert hard.item() == pytest.approx(
+        nn.functional.cross_entropy(student.detach(), teacher.argmax(-1)).item()
+    )
+
+
+@pytest.mark.slow
+def test_extraction_asks_each_example_once_and_respects_the_budget() -> None:
+    _, access = stolen("extract")
+    assert access.queries == len(thief("extract").data)
+    it = build("attack=extract", "adversary.queries=40", "attack.epochs=1", *SHORT)
+    limited = Gateway(victim(), ("labels",))
+    surrogates = list(it.attack(limited, it.adversary(it.trainer("thief"))))
+    assert limited.queries == 40
+    costs = [s.cost for s in stolen("extract")[0] if s.cost]
+    assert [float(cost.queries) for cost in costs] == [s.strength for s in stolen("extract")[0]]
+    assert [s.strength for s in surrogates] == [10.0, 20.0, 40.0]
+
+
+@pytest.mark.slow
+def test_extraction_into_another_architecture() -> None:
+    surrogates, _ = stolen("extract_mlp")
+    names = {name for name, _ in surrogates[0].model.named_parameters()}
+    assert any("hidden1" in name for name in names)
+    assert accuracy(surrogates[-1].model) > 0.8

@@ -1,0 +1,130 @@
+"""What a deployment grants, denies and counts."""
+
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+import assay.conf
+from assay.core.contracts import Access, Grant
+from assay.core.errors import Denied
+from assay.core.suspects import logits
+from assay.deployments.reach import Deployment, Gateway
+from assay.zoo.models import CnnSmall
+
+GRANTS: tuple[Grant, ...] = get_args(Grant)
+YAMLS = sorted((Path(str(assay.conf.__file__)).parent / "deployment").glob("*.yaml"))
+MODEL = CnnSmall(width=4).build((1, 8, 8), 10, seed=0).eval()
+INPUTS = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def use(access: Access, grant: Grant) -> Any:
+    calls = {
+        "weights": access.weights,
+        "scores": lambda: access.scores(INPUTS),
+        "labels": lambda: access.labels(INPUTS),
+    }
+    return calls[grant]()
+
+
+def deployment(path: Path) -> Deployment:
+    fields = yaml.safe_load(path.read_text())
+    module, _, name = fields.pop("_target_").rpartition(".")
+    built = TypeAdapter(getattr(import_module(module), name)).validate_python(fields)
+    assert isinstance(built, Deployment)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("path", "grant"), list(product(YAMLS, GRANTS)), ids=lambda part: getattr(part, "stem", part)
+)
+def test_every_deployment_gives_what_it_grants_and_nothing_else(path: Path, grant: Grant) -> None:
+    declared = deployment(path)
+    access = declared.expose(MODEL)
+    if grant in declared.grants:
+        assert use(access, grant) is not None
+    else:
+        with pytest.raises(Denied, match=f"grants {' and '.join(declared.grants)}, not {grant}"):
+            use(access, grant)
+        assert access.queries == 0, "a refused query is not counted"
+
+
+def test_open_weights_grant_everything_and_an_api_no_weights() -> None:
+    granted = {path.stem: set(deployment(path).grants) for path in YAMLS}
+    assert granted["open"] == set(GRANTS)
+    assert granted["api_scores"] == {"scores", "labels"}
+    assert granted["api_label"] == {"labels"}
+
+
+def test_a_deployment_of_nothing_says_so() -> None:
+    with pytest.raises(Denied, match="grants nothing, not labels"):
+        Deployment(()).expose(MODEL).labels(INPUTS)
+
+
+def test_queries_are_counted_by_example() -> None:
+    access = Deployment(GRANTS).expose(MODEL)
+    access.scores(INPUTS)
+    access.labels(INPUTS[:3])
+    access.weights()
+    assert access.queries == 10
+    access.labels(INPUTS[:0])
+    assert access.queries == 10
+    assert Deployment(GRANTS).expose(MODEL).queries == 0, "every exposure counts for itself"
+
+
+def test_weights_are_the_thief_s_own_copy() -> None:
+    before = {name: tensor.clone() for name, tensor in MODEL.state_dict().items()}
+    stolen = Deployment(("weights",)).expose(MODEL).weights()
+    assert not stolen.training
+    with torch.no_grad():
+        for tensor in stolen.state_dict().values():
+            tensor.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in MODEL.state_dict().items())
+
+
+def test_scores_are_probabilities_and_labels_their_first_maximum() -> None:
+    access = Deployment(("scores", "labels")).expose(MODEL)
+    scores = access.scores(INPUTS)
+    assert scores.shape == (7, 10)
+    assert torch.allclose(scores.sum(-1), torch.ones(7))
+    assert torch.equal(scores, torch.softmax(logits(MODEL, INPUTS), -1))
+    assert torch.equal(access.labels(INPUTS), scores.argmax(-1))
+    assert access.labels(INPUTS).dtype == torch.int64
+    assert not scores.requires_grad
+
+
+def on_grid(scores: Tensor, decimals: int) -> bool:
+    scaled = scores.double() * 10**decimals
+    return bool(((scaled - scaled.round()).abs() < 1e-4).all())
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 3])
+def test_rounding_keeps_so_many_decimals(decimals: int) -> None:
+    exact = Deployment(("scores",)).expose(MODEL).scores(INPUTS)
+    rounded = Deployment(("scores",), decimals).expose(MODEL).scores(INPUTS)
+    assert on_grid(rounded, decimals)
+    assert not on_grid(exact, decimals)
+    assert (rounded - exact).abs().max() <= 0.5 * 10**-decimals + 1e-6
+
+
+def test_answers_do_not_depend_on_the_mode_and_leave_it() -> None:
+    model = CnnSmall(width=4).build((1, 8, 8), 10, seed=0).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    gateway = Gateway(model, GRANTS)
+    assert torch.equal(gateway.labels(INPUTS), Gateway(MODEL, GRANTS).labels(INPUTS))
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"grants": ["weight"]}, {"grants": ["scores"], "decimals": -1}, {}, {"grants": [], "x": 1}]
+)
+def test_a_deployment_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Deployment).validate_python(fields)

@@ -1,0 +1,191 @@
+"""Trials end to end: the record, statuses, isolation, the notebook entry, W&B, verification of files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.core.errors import ConfigError
+from assay.core.secret import Secret
+from assay.experiments import isolate
+from assay.experiments.api import build
+from assay.experiments.config import Spec, composer
+from assay.leaderboard.store import Store
+
+# A trial of about a second: one epoch on 200 digits, few nulls.
+TINY = (
+    "task.limit=200",
+    "task.recipe.epochs=1",
+    "verification.null_models=2",
+    "verification.random_keys=20",
+    "trainer.progress=false",
+)
+
+
+def spec(runs: Path, *overrides: str) -> Spec:
+    with composer() as compose:
+        made: Spec = compose([*TINY, f"paths.runs={runs}", *overrides])
+    return made
+
+
+def test_a_record_holds_what_the_documentation_says(runs: Path) -> None:
+    record = isolate.perform(spec(runs, "watermark=uchida", "attack=prune"))
+    assert record["status"] == "ok"
+    assert set(record) == {
+        "id", "choices", "seed", "overrides", "declared", "config", "environment", "finished", "status",
+        "owner", "marked", "curve", "controls", "nulls",
+    }  # fmt: skip
+    assert [point["strength"] for point in record["curve"]] == [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
+    for point in record["curve"]:
+        assert 0 <= point["agreement"] <= 1
+        assert point["log10_p"] <= 0
+        assert point["random_keys"]["count"] == 20
+        assert point["independent_models"]["count"] == 2
+        assert set(point["cost"]) == {"seconds", "queries", "examples", "steps"}
+    assert set(record["controls"]) == {"unmarked", "marked_by_rival", "key_of_rival"}
+    assert len(record["nulls"]["random_keys"]) == 20
+    assert record["environment"]["threads"] == 1
+    stored = Store(runs / "records").read(record["id"])
+    assert stored is not None
+    assert {**stored, "schema": None} == {**json.loads(json.dumps(record)), "schema": None}
+
+
+def test_no_secret_is_in_a_record(runs: Path) -> None:
+    for scheme in ("uchida", "adi_derived"):
+        text = json.dumps(isolate.perform(spec(runs, f"watermark={scheme}")))
+        for seed in (0, 500_000):
+            assert Secret.simulated(seed, "owner").raw.hex() not in text
+
+
+@pytest.mark.parametrize("scheme", ["none", "uchida", "adi", "akh"])
+def test_same_configuration_same_record(runs: Path, scheme: str) -> None:
+    overrides = (f"watermark={scheme}", "attack=finetune", "attack.recipe.epochs=2", "attack.report=[1,2]")
+    first, second = (timeless(isolate.perform(spec(runs, *overrides))) for _ in range(2))
+    assert first == second
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what may differ between two runs of the same trial: clock times."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: strip(v)
+                for k, v in value.items()
+                if not k.endswith("seconds") and k not in ("finished", "commit")
+            }
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return dict(strip(record))
+
+
+def test_statuses(runs: Path) -> None:
+    blocked = isolate.perform(spec(runs, "attack=prune", "deployment=api_label"))
+    assert blocked["status"] == "blocked"
+    assert "needs weights" in blocked["reason"]
+    unsuitable = isolate.perform(spec(runs, "watermark=uchida", "watermark.layer=net.nowhere"))
+    assert unsuitable["status"] == "not_applicable"
+    assert "net.nowhere" in unsuitable["reason"]
+    assert "net.block3.conv" in unsuitable["reason"]
+
+
+def test_an_error_in_a_scheme_is_recorded_with_its_traceback(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assay.attacks import prune
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the attack broke")
+
+    monkeypatch.setattr(prune, "pruned", broken)
+    record = isolate.perform(spec(runs, "attack=prune"))
+    assert record["status"] == "failed"
+    assert record["reason"] == "RuntimeError: the attack broke"
+    assert "broken" in record["traceback"]
+    assert not Store(runs / "records").finished(record["id"])
+
+
+@pytest.mark.slow
+def test_a_trial_that_dies_hard_loses_only_itself(runs: Path, tmp_path: Path) -> None:
+    """A user's scheme, brought by --config-dir, kills its process; the trial beside it is unharmed."""
+    mine = tmp_path / "mine"
+    (mine / "attack").mkdir(parents=True)
+    (mine / "attack" / "deadly.yaml").write_text("_target_: deadly_user_module.Deadly\n")
+    (mine / "deadly_user_module.py").write_text(DEADLY)
+    with composer(str(mine)) as compose:
+        specs = [compose([*TINY, f"paths.runs={runs}", f"attack={name}"]) for name in ("deadly", "none")]
+    found: dict[str, dict[str, Any]] = {}
+    isolate.isolated(specs, 1, lambda s, record: found.__setitem__(s.choices["attack"], record))
+    assert found["none"]["status"] == "ok"
+    assert found["deadly"]["status"] == "failed"
+    assert "SIGKILL" in found["deadly"]["reason"]
+    stored = Store(runs / "records").read(specs[0].id)
+    assert stored is not None
+    assert stored["status"] == "failed"
+
+
+DEADLY = """
+import os, signal
+from dataclasses import dataclass
+from assay.core.contracts import Attack
+
+@dataclass(frozen=True)
+class Deadly(Attack):
+    needs = "weights"
+    uses_data = False
+    axis = "none"
+    paper = "none"
+
+    def __call__(self, access, adversary):
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield
+"""
+
+
+def test_a_full_disk_is_reported_and_leaves_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay.leaderboard import store
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        isolate.perform(spec(runs, "attack=none"))
+    assert not list((runs / "records").glob("*")) if (runs / "records").exists() else True
+
+
+def test_the_notebook_entry(runs: Path) -> None:
+    trial = build("task=digits", "watermark=uchida", "attack=prune", f"paths.runs={runs}", *TINY)
+    assert trial.task.name == "digits"
+    assert trial.watermark.family == "parameter"
+    assert trial.attack.axis == "sparsity"
+    assert trial.run()["status"] == "ok"
+    with pytest.raises(ConfigError, match="Did you mean uchida"):
+        build("watermark=uchda")
+
+
+def test_identity_leaves_out_what_does_not_change_the_result(runs: Path) -> None:
+    one = spec(runs, "attack=prune")
+    assert (
+        spec(runs / "elsewhere", "attack=prune", "tracking=wandb", "force=true", "trainer.progress=true").id
+        == one.id
+    )
+    assert spec(runs, "attack=prune", "seed=1").id != one.id
+    assert spec(runs, "attack=prune", "watermark.bits=128").id != one.id
+    assert spec(runs, "attack=prune", "trainer.threads=2").id != one.id
+
+
+@pytest.mark.slow
+def test_wandb_run_is_written_offline_and_finished(runs: Path, tmp_path: Path) -> None:
+    from assay.experiments.tracking import replay
+
+    records = [isolate.perform(spec(runs, f"attack={name}")) for name in ("prune", "none")]
+    assert replay(records, "assay", "offline", tmp_path) == 2
+    folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    tables = [
+        json.loads(path.read_text()) for f in folders for path in f.glob("files/media/table/*.table.json")
+    ]
+    assert sorted(len(table["data"]) for table in tables) == [1, 7]
+    assert all(list(folder.glob("run-*.wandb")) for folder in folders)
