@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from assay.zoo.training import Hardware
 DATA = Path(__file__).resolve().parent / "data"
 
 
-def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each way in every round; the order alternates, so a slow minute hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds):

@@ -94,7 +94,7 @@ def test_trajectory(name: str) -> None:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_denied_needs_raise(name: str) -> None:
     it = trial(name)
-    granted = tuple(g for g in ALL if g != it.attack.needs)
+    granted: tuple[Grant, ...] = tuple(g for g in ALL if g != it.attack.needs)
     with pytest.raises(Denied):
         list(it.attack(Gateway(victim(), granted), thief(name)))
 

@@ -306,16 +306,12 @@ def timeless(value: Any) -> Any:
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_partial_record(runs: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "assay.experiments.cli",
-        "run",
-        *TINY,
-        "-m",
-        "seed=range(0,50)",
-        "attack=none",
-    ]
+    # A background job ignores SIGINT and its children inherit that; this one hears it, however the tests were started.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from assay.experiments.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "run", *TINY, "-m", "seed=range(0,50)", "attack=none"]
     process = subprocess.Popen(
         command,
         env={**os.environ, "ASSAY_CACHE": str(tmp_path / "cache")},
@@ -323,9 +319,6 @@ def test_ctrl_c_leaves_no_partial_record(runs: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a background job ignores it
     )
     deadline = time.monotonic() + 120
     while not list(runs.rglob("records/*.json")) and time.monotonic() < deadline:

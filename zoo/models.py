@@ -112,9 +112,9 @@ class Resnet18(Architecture):
     def network(self, shape: Shape, classes: int) -> nn.Module:
         from torchvision.models import resnet18  # torchvision costs seconds to import
 
-        network = resnet18(num_classes=classes)
+        network: nn.Module = resnet18(num_classes=classes)
         network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
-        setattr(network, "maxpool", nn.Identity())  # noqa: B010 - declared a MaxPool2d
+        network.register_module("maxpool", nn.Identity())
         return network
 
 
@@ -151,19 +151,17 @@ class VitTiny(Architecture):
 
         if len(shape) != 3 or shape[1] != shape[2] or shape[1] % self.patch:
             raise NotApplicable(f"a ViT of patch {self.patch} needs square images it divides, not {shape}")
-        settings: dict[str, Any] = (
-            dict(  # num_labels is a keyword of the base class, unknown to type checkers
-                image_size=shape[1],
-                patch_size=self.patch,
-                num_channels=shape[0],
-                hidden_size=self.width,
-                intermediate_size=4 * self.width,
-                num_hidden_layers=self.depth,
-                num_attention_heads=self.heads,
-                hidden_dropout_prob=self.dropout,
-                attention_probs_dropout_prob=self.dropout,
-                initializer_range=self.init,
-                num_labels=classes,
-            )
-        )
+        settings: dict[str, Any] = {  # num_labels is a keyword of the base class, unknown to type checkers
+            "image_size": shape[1],
+            "patch_size": self.patch,
+            "num_channels": shape[0],
+            "hidden_size": self.width,
+            "intermediate_size": 4 * self.width,
+            "num_hidden_layers": self.depth,
+            "num_attention_heads": self.heads,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+            "initializer_range": self.init,
+            "num_labels": classes,
+        }
         return _Logits(ViTForImageClassification(ViTConfig(**settings)))
