@@ -57,7 +57,8 @@ def perform(spec: Spec) -> Record:
     if trial.settings.tracking.name == "wandb":
         from .tracking import track
 
-        track(record, trial.settings.tracking.project, trial.settings.tracking.mode)
+        tracking = trial.settings.tracking
+        track(record, tracking.project, tracking.mode, spec.config["paths"]["runs"])
     return record
 
 
