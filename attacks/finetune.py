@@ -49,7 +49,7 @@ class Finetune(Attack):
         def keep(epoch: int, live: nn.Module) -> None:
             if epoch in self.report or epoch == self.recipe.epochs:
                 snapshot = copy.deepcopy(live).to("cpu").to(memory_format=torch.contiguous_format)
-                reached.append(Surrogate(float(epoch), snapshot.eval()))
+                reached.append(Surrogate(float(epoch), snapshot.eval(), adversary.spent()))
 
         only = (head(model),) if self.layers == "last" else None
         adversary.fit(

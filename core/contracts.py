@@ -190,7 +190,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A stolen model at one strength of the attack. The trial attaches the cost: an attack cannot misreport it."""
+    """A stolen model at one strength of the attack. The trial attaches the cost when it is yielded; an attack that kept the
+    model earlier gives the reading of then, `adversary.spent()`."""
 
     strength: float
     model: nn.Module
@@ -210,6 +211,8 @@ class Adversary:
     """A new model of the victim's architecture, by seed."""
     build: Callable[[Any, int], nn.Module]
     """A new model of another architecture for the same task, by its specification (conf/model)."""
+    spent: Callable[[], Cost]
+    """The trial's meter: what the attack has spent so far."""
     queries: int | None = None
     """At most so many; None: unlimited."""
 

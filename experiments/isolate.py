@@ -42,7 +42,7 @@ def perform(spec: Spec) -> Record:
 
     store = Store(spec.records)
     trial = prepare(spec)
-    trial.adversary(trial.trainer("thief"))  # refuses means that allow no attack, before anything is trained
+    trial.check_means()
     try:
         record = run(trial)
     except (Denied, NotApplicable) as reason:

@@ -1,8 +1,7 @@
 """A trial, end to end: victim, key, marked model, theft, verification matrix, record."""
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,17 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..core.contracts import Cost, Surrogate, Task
+from ..core.contracts import Surrogate, Task
 from ..core.errors import Denied
 from ..core.evidence import Evidence, weigh
 from ..core.key import Key
 from ..core.scores import Scores
 from ..core.suspects import Suspects, logits
-from ..deployments.reach import Gateway
 from ..zoo.files import save_key, save_model
-from ..zoo.training import Trainer
 from .cache import code_digest
 from .catalogue import declared
 from .environment import environment
+from .meter import Meter
 from .people import Owner, clean_models, owner
 from .trial import Trial
 
@@ -33,12 +31,12 @@ def run(trial: Trial) -> dict[str, Any]:
         raise Denied(
             f"{trial.spec.choices['attack']} needs {trial.attack.needs}, the deployment grants {grants}"
         )
-    thief = trial.adversary(trial.trainer("thief"))
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
     nulls = clean_models(trial, trial.settings.verification.null_models)
     access = trial.deployment.expose(mine.marked, trial.hardware.device)
-    surrogates = list(metered(trial.attack(access, thief), access, thief.fit, len(thief.data)))
+    meter = Meter(access, trial.trainer("thief"))
+    surrogates = list(meter.over(trial.attack(access, trial.adversary(meter))))
     matrix = Matrix.measured(trial, mine, rival, [s.model for s in surrogates], nulls)
     if trial.settings.save is not None:
         export(trial, Path(trial.settings.save), mine, surrogates)
@@ -73,19 +71,6 @@ def header(trial: Trial) -> dict[str, Any]:
         "environment": environment(trial.hardware, code_digest(type(trial.watermark), type(trial.attack))),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def metered(trajectory: Iterator[Surrogate], access: Gateway, fit: Any, examples: int) -> Iterator[Surrogate]:
-    """Attach to every surrogate what was spent up to it; time between surrogates that is not the attack's is not counted."""
-    spent = 0.0
-    while True:
-        start = time.perf_counter()
-        surrogate = next(trajectory, None)
-        spent += time.perf_counter() - start
-        if surrogate is None:
-            return
-        steps = fit.steps if isinstance(fit, Trainer) else 0
-        yield replace(surrogate, cost=Cost(round(spent, 3), access.queries, examples, steps))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..zoo.tasks import Source
 from ..zoo.training import Hardware, Trainer
 from .cache import Cache
 from .config import Spec, suggest
+from .meter import Meter
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,35 @@ class Trial:
     def trainer(self, *names: str | int) -> Trainer:
         return Trainer(self.hardware, self.task.recipe, seed_for(self.seed, *names))
 
-    def adversary(self, trainer: Trainer) -> Adversary:
+    def adversary(self, meter: Meter) -> Adversary:
+        """The thief, who trains with the meter's trainer. ConfigError for means that allow no attack."""
+        self.check_means()
         budget, task = self.settings.adversary, self.task
-        count = round(budget.data * len(task.attacker))
+        count = meter.examples = self.thiefs_examples
+        shape, source = task.shape, self.settings.task
+
+        def build(architecture: Architecture, seed: int) -> nn.Module:
+            return architecture.build(shape, task.classes, seed, source.mean, source.std)
+
+        return Adversary(
+            data=task.attacker.take(slice(0, count)),
+            fit=meter.fit,
+            recipe=task.recipe,
+            seed=seed_for(self.seed, "adversary"),
+            fresh=task.fresh,
+            build=build,
+            spent=meter.spent,
+            queries=budget.queries,
+        )
+
+    @property
+    def thiefs_examples(self) -> int:
+        return round(self.settings.adversary.data * len(self.task.attacker))
+
+    def check_means(self) -> None:
+        """ConfigError when the thief's data or queries allow no attack of this kind."""
+        budget, task = self.settings.adversary, self.task
+        count = self.thiefs_examples
         if self.attack.uses_data and count == 0:
             raise ConfigError(
                 f"attack {self.spec.choices['attack']} trains on the thief's data, and adversary.data={budget.data} of "
@@ -184,20 +211,6 @@ class Trial:
                 f"attack {self.spec.choices['attack']} needs at least 2 queries, adversary.queries={budget.queries}; "
                 "set adversary.queries=null for no limit"
             )
-        shape, source = task.shape, self.settings.task
-
-        def build(architecture: Architecture, seed: int) -> nn.Module:
-            return architecture.build(shape, task.classes, seed, source.mean, source.std)
-
-        return Adversary(
-            data=task.attacker.take(slice(0, count)),
-            fit=trainer,
-            recipe=task.recipe,
-            seed=seed_for(self.seed, "adversary"),
-            fresh=task.fresh,
-            build=build,
-            queries=budget.queries,
-        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.errors import ConfigError, NotApplicable
 from ..core.evidence import Evidence, weigh
+from ..core.key import Key
 from ..core.secret import Secret
 from ..core.suspects import Suspects
 from ..zoo.files import load_key, load_model, load_tensors
@@ -70,8 +71,12 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
     mine = load_key(key, scheme.key_type)
     count = settings.verification.random_keys if "random_keys" in scheme.nulls else 0
     try:
+        if scheme.derivation == "derived":
+            check_derivation(scheme.keygen(trial.task, mine.secret, suspect), mine, key)
         strangers = [scheme.keygen(trial.task, Secret.fresh(), suspect) for _ in range(count)]
         scores = scheme.score(Suspects([suspect], settings.trainer.device), [mine, *strangers])
+    except ConfigError:
+        raise
     except (NotApplicable, ValueError) as error:
         raise ConfigError(f"{key} does not fit {model}: {error}") from None
     nulls = clean_models(trial, settings.verification.null_models)
@@ -79,6 +84,15 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
     if nulls:
         null_M = scheme.score(Suspects(nulls, settings.trainer.device), [mine]).extremity_MK[:, 0].tolist()
     return weigh(scores, 0, 0, range(1, count + 1), null_M, scheme.nulls, settings.verification.fpr)
+
+
+def check_derivation(derived: Key, given: Key, path: Path) -> None:
+    """A derived key is nothing but its secret: contents that somebody chose would have no exact null."""
+    if derived.fingerprint != given.fingerprint:
+        raise ConfigError(
+            f"{path} holds contents that are not derived from its secret under these settings: changed by hand, or made with "
+            "other watermark.* settings or for another task"
+        )
 
 
 def sentence(found: Evidence, model: Path) -> str:

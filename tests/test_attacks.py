@@ -17,8 +17,8 @@ from assay.core.suspects import logits
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.catalogue import catalogue, declared
+from assay.experiments.meter import Meter
 from assay.experiments.people import clean
-from assay.experiments.run import metered
 from assay.experiments.trial import Trial
 from assay.zoo.models import head
 
@@ -38,16 +38,22 @@ def victim() -> nn.Module:
     return clean(it, it.seed)[0]
 
 
-def thief(name: str) -> Adversary:
+def metered(name: str, access: Gateway) -> tuple[Meter, Adversary]:
     it = trial(name)
-    return it.adversary(it.trainer("thief"))
+    meter = Meter(access, it.trainer("thief"))
+    return meter, it.adversary(meter)
+
+
+def thief(name: str) -> Adversary:
+    return metered(name, Gateway(victim(), ALL))[1]
 
 
 @cache
 def stolen(name: str) -> tuple[list[Surrogate], Gateway]:
-    it, adversary = trial(name), thief(name)
+    it = trial(name)
     access = Gateway(victim(), (it.attack.needs,))  # grants just what the attack says it needs
-    return list(metered(it.attack(access, adversary), access, adversary.fit, len(adversary.data))), access
+    meter, adversary = metered(name, access)
+    return list(meter.over(it.attack(access, adversary))), access
 
 
 def differs(one: nn.Module, other: nn.Module) -> bool:
@@ -85,6 +91,9 @@ def test_trajectory(name: str) -> None:
         assert surrogate.cost.seconds >= 0
     costs = [s.cost for s in surrogates if s.cost]
     assert [c.steps for c in costs] == sorted(c.steps for c in costs)
+    assert [c.seconds for c in costs] == sorted(c.seconds for c in costs)
+    if trial(name).attack.axis == "epochs":
+        assert [c.steps / costs[0].steps for c in costs] == [s.strength / strengths[0] for s in surrogates]
     last, attack = costs[-1], trial(name).attack
     assert (last.steps > 0) == attack.uses_data
     assert (last.queries > 0) == (attack.needs != "weights")
@@ -113,7 +122,7 @@ def test_same_seed_same_surrogates(name: str) -> None:
 def test_a_thief_without_data_is_refused_clearly(name: str) -> None:
     it = build(f"attack={name}", "adversary.data=0", *SHORT)
     with pytest.raises(ConfigError, match=r"adversary\.data=1\.0"):
-        it.adversary(it.trainer("thief"))
+        it.check_means()
 
 
 def changed(one: nn.Module, other: nn.Module) -> set[str]:
@@ -229,7 +238,7 @@ def test_extraction_asks_each_example_once_and_respects_the_budget() -> None:
     assert access.queries == len(thief("extract").data)
     it = build("attack=extract", "adversary.queries=40", "attack.epochs=1", *SHORT)
     limited = Gateway(victim(), ("labels",))
-    surrogates = list(it.attack(limited, it.adversary(it.trainer("thief"))))
+    surrogates = list(it.attack(limited, it.adversary(Meter(limited, it.trainer("thief")))))
     assert limited.queries == 40
     costs = [s.cost for s in stolen("extract")[0] if s.cost]
     assert [float(cost.queries) for cost in costs] == [s.strength for s in stolen("extract")[0]]

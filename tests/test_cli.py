@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from assay.experiments.cli import main
 from assay.leaderboard.store import Store
+from assay.watermarks.adi import TriggerKey
+from assay.zoo.files import load_key, load_tensors, save_key
 
 TINY = [
     "task.limit=200",
@@ -206,6 +209,11 @@ def test_verify_finds_the_owner_and_not_the_unmarked(
     assert "independent models score as high" in out
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    header = load_tensors(path, "key")[1]
+    return {name: value for name, value in header.items() if name not in ("key_type", "plain", "secret")}
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -234,6 +242,9 @@ def test_verify_refuses_bad_files(
     cases["another network"] = (model, key, ["model=mlp"], "does not fit")
     cases["another scheme"] = (model, key, ["watermark=uchida"], "TriggerKey")
     cases["no key"] = (model, model, [], "key file")
+    forged = load_key(key, TriggerKey)
+    save_key(tmp_path / "forged", replace(forged, labels_T=(forged.labels_T + 1) % 10), header_of(key))
+    cases["chosen contents"] = (model, tmp_path / "forged", [], "not derived from its secret")
     cases["missing"] = (tmp_path / "nothing", key, [], "found nothing")
     for name, (suspect, owner, more, expected) in cases.items():
         assert verify(suspect, owner, runs, *more) == 2, name

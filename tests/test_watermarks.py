@@ -198,3 +198,15 @@ def test_p_values_over_random_keys_are_not_anti_conservative(name: str) -> None:
     assert np.unique(p_K).size > 5
     for level in (0.5, 0.2, 0.1, 0.05, 0.01, 0.001):
         assert (p_K <= level).sum() <= stats.binom.ppf(1 - 1e-4, count, level), level
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp", "vit_tiny"])
+@pytest.mark.parametrize("name", ["uchida", "adi_derived"])
+def test_schemes_mark_networks_without_convolutions(name: str, model: str) -> None:
+    it = build(f"watermark={name}", f"model={model}", "trainer.progress=false")
+    mine = owner(it, "owner")
+    scores = it.watermark.score(Suspects([mine.marked, mine.victim]), [mine.key])
+    assert scores.log10_p_MK is not None
+    assert scores.log10_p_MK[0, 0] < -10
+    assert scores.log10_p_MK[1, 0] > -3

@@ -187,12 +187,18 @@ class Trainer:
         frozen = freeze_all_but(model, only)
         seed = seed_for(self.seed, "fit", self.fits)
         loader = Loader(data, recipe.batch_size, seed, extra, extra_per_batch)
-        module = Training(model, recipe, loss or functional.cross_entropy, penalty, each_epoch)
+        before = self.steps
+
+        def at_epoch(epoch: int, live: nn.Module) -> None:
+            self.steps = before + module.steps  # so that a reading between epochs is right
+            if each_epoch is not None:
+                each_epoch(epoch, live)
+
+        module = Training(model, recipe, loss or functional.cross_entropy, penalty, at_epoch)
         with isolate_rng(), warnings.catch_warnings(), _interruptible():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
             torch.manual_seed(seed)
             self._trainer(recipe.epochs, label).fit(module, loader)
-        self.steps += module.steps
         self.fits += 1
         for parameter in frozen:
             parameter.requires_grad_(True)
