@@ -200,13 +200,26 @@ def test_p_values_over_random_keys_are_not_anti_conservative(name: str) -> None:
         assert (p_K <= level).sum() <= stats.binom.ppf(1 - 1e-4, count, level), level
 
 
+# A transformer learns digits slowly: Adam, and twice the epochs before it remembers noise pictures.
+ADAM = ("task.recipe.optimizer=adam", "task.recipe.lr=0.002", "task.recipe.weight_decay=0")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["mlp", "vit_tiny"])
-@pytest.mark.parametrize("name", ["uchida", "adi_derived"])
-def test_schemes_mark_networks_without_convolutions(name: str, model: str) -> None:
-    it = build(f"watermark={name}", f"model={model}", "trainer.progress=false")
-    mine = owner(it, "owner")
-    scores = it.watermark.score(Suspects([mine.marked, mine.victim]), [mine.key])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("uchida", ("model=mlp",)),
+        ("adi_derived", ("model=mlp",)),
+        ("uchida", ("model=vit_tiny", *ADAM)),
+        ("adi_derived", ("model=vit_tiny", *ADAM, "task.recipe.epochs=30")),
+    ],
+)
+def test_schemes_mark_networks_without_convolutions(name: str, settings: tuple[str, ...]) -> None:
+    it = trial(name, *settings)
+    clean_model = it.task.fresh(None)
+    key = it.watermark.keygen(it.task, Secret.simulated(1), clean_model)
+    marked = it.watermark.embed(clean_model, key, it.task, it.trainer("marked"))
+    scores = it.watermark.score(Suspects([marked, clean_model.eval()]), [key])
     assert scores.log10_p_MK is not None
     assert scores.log10_p_MK[0, 0] < -10
     assert scores.log10_p_MK[1, 0] > -3
