@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .scores import Scores
-from .statistics import Floats, randomisation_log10_p
+from .statistics import Floats, randomisation_log10_p, rate_lower_bound
 
 
 @dataclass(frozen=True)
@@ -97,5 +97,7 @@ def _deciding(scores: Scores, row: int, key: int, results: dict[str, NullResult]
 def _decide(log10_p: float, fpr: float, null: NullResult | None) -> bool | None:
     if log10_p <= math.log10(fpr):
         return True
-    smallest = null is not None and null.exceed == 0  # no suspect can do better against a null of this size
-    return None if smallest else False
+    if null is None or null.count + 1 >= 1 / fpr:
+        return False
+    # Too small a null to support the rate: "not owned" only where it shows the true p to lie above the rate (95 %).
+    return False if rate_lower_bound(null.exceed, null.count) > fpr else None

@@ -83,6 +83,11 @@ def rate_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
     return float(betaincinv(successes + 1, trials - successes, confidence))
 
 
+def rate_lower_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
+    """One-sided exact lower bound of a rate: 2 of 8 null models above a suspect show that its p exceeds 4.6 %."""
+    return 1 - rate_bound(trials - successes, trials, confidence)
+
+
 def holm(log10_p: ArrayLike) -> Floats:
     """Holm's step-down adjustment of log10 p-values (Holm 1979): family-wise error at any dependence."""
     p = np.asarray(log10_p, dtype=np.float64)

@@ -138,7 +138,10 @@ def test_no_null_scores_are_no_null() -> None:
         (99, 1, 0.01, False),
         (199, 1, 0.01, True),
         (199, 2, 0.01, False),
-        (8, 1, 0.01, False),
+        (8, 1, 0.01, None),  # the true p may still lie below 1 %: at least 0.64 %
+        (8, 2, 0.01, False),  # at least 4.6 %
+        (98, 3, 0.01, None),
+        (98, 5, 0.01, False),
         (8, 0, 0.2, True),
         (19, 0, 0.05, True),
         (999, 0, 0.001, True),

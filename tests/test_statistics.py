@@ -473,3 +473,10 @@ def test_bootstrap_coverage_by_simulation() -> None:
         ignoring += low <= 0 <= high
     assert 0.86 <= by_cluster / 150 <= 0.99
     assert ignoring / 150 < 0.82
+
+
+def test_lower_bounds_of_rates() -> None:
+    assert statistics.rate_lower_bound(0, 8) == 0
+    assert statistics.rate_lower_bound(1, 8) == pytest.approx(1 - 0.95 ** (1 / 8))
+    assert statistics.rate_lower_bound(2, 8) == pytest.approx(0.04639, abs=1e-5)
+    assert statistics.rate_lower_bound(8, 8) == pytest.approx(0.05 ** (1 / 8))
