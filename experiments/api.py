@@ -5,7 +5,7 @@ from .trial import Trial, prepare
 
 
 def build(*overrides: str, config_dir: str | None = None) -> Trial:
-    """A validated trial with `.task`, `.model`-s by `.task.fresh`, `.watermark`, `.attack`, `.run()`; nothing is trained yet.
+    """A validated trial with `.task`, `.watermark`, `.attack` and `.run()`; nothing is trained yet.
 
     `run()` returns the record and stores nothing. ConfigError (a ValueError) explains bad input."""
     with composer(config_dir) as compose:

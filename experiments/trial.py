@@ -68,7 +68,7 @@ class Settings(Configured):
     trainer: Hardware
     tracking: Tracking
     paths: Paths
-    seed: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0), Lt(500_000)]  # beyond lie the rivals' and the null models' seeds (people.py)
     force: bool
     save: str | None
 

@@ -76,6 +76,7 @@ def test_list_names_everything_with_its_declarations(capsys: pytest.CaptureFixtu
         (["task.recipe.epochs=0"], "expected epochs >= 1"),
         (["verification.fpr=2"], "verification.fpr"),
         (["seed=-1"], "seed"),
+        (["seed=1000000"], "less than 500000"),
         (["deployment.grants=[wieghts]"], "'weights', 'scores' or 'labels'"),
         (["attack=finetune", "adversary.data=0"], "adversary.data=1.0"),
         (["attack=extract", "adversary.queries=1"], "adversary.queries"),
