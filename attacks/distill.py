@@ -1,4 +1,4 @@
-"""Distillation of an API's scores into a fresh student (Hinton et al. 2015, arXiv:1503.02531; attack X2): one per query budget.
+"""Distillation of an API's scores into a fresh student (Hinton et al. 2015, arXiv:1503.02531): one per query budget.
 
 temperature 3, alpha 1 with the T^2 factor is the S&P'22 study's attack; 20, 0.7 without it is the margin paper's: materially
 different, so all three are fields.
@@ -22,7 +22,7 @@ class Distill(Attack):
     needs = "scores"
     uses_data = True
     axis = "queries"
-    paper = "Hinton et al. 2015, arXiv:1503.02531; attack X2"
+    paper = "Hinton et al. 2015, arXiv:1503.02531"
 
     temperature: Annotated[float, Gt(0)] = 3.0
     alpha: Annotated[float, Ge(0), Le(1)] = 1.0

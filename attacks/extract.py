@@ -1,4 +1,4 @@
-"""Extraction: a fresh student retrained on the labels an API answers (Tramer et al., USENIX Security 2016; attack X1)."""
+"""Extraction: a fresh student retrained on the labels an API answers (Tramer et al., USENIX Security 2016)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class Extract(Attack):
     needs = "labels"
     uses_data = True
     axis = "queries"
-    paper = "Tramer et al., USENIX Security 2016, arXiv:1609.02943; attack X1"
+    paper = "Tramer et al., USENIX Security 2016, arXiv:1609.02943"
 
     epochs: Annotated[int, Ge(1)] = 60
     shares: tuple[Annotated[float, Gt(0), Le(1)], ...] = (0.25, 0.5, 1.0)

@@ -32,7 +32,7 @@ class Finetune(Attack):
     needs = "weights"
     uses_data = True
     axis = "epochs"
-    paper = "Adi et al., USENIX Security 2018, section 5.4; attacks R1-R5"
+    paper = "Adi et al., USENIX Security 2018, section 5.4"
 
     recipe: Recipe
     layers: Literal["last", "all"] = "all"

@@ -1,4 +1,4 @@
-"""Pruning by magnitude (Han et al., NeurIPS 2015; attacks R7-R9): a surrogate per sparsity.
+"""Pruning by magnitude (Han et al., NeurIPS 2015): a surrogate per sparsity.
 
 global: the smallest weights over all convolutions and linear layers. layer: the smallest of each. structured: whole filters of
 smallest L1 norm (Li et al., ICLR 2017), with the batch norm that follows, the classifier excepted.
@@ -64,7 +64,7 @@ class Prune(Attack):
     needs = "weights"
     uses_data = False
     axis = "sparsity"
-    paper = "Han et al., NeurIPS 2015; attacks R7-R9"
+    paper = "Han et al., NeurIPS 2015"
 
     scope: Literal["global", "layer", "structured"] = "global"
     sparsities: tuple[Sparsity, ...] = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)

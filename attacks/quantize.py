@@ -1,4 +1,4 @@
-"""Post-training quantisation (attacks R11, R12). The graded model *stays* quantised: integers and scales are what it stores.
+"""Post-training quantisation. The graded model *stays* quantised: integers and scales are what it stores.
 
 int8: symmetric, one scale per output channel. int4: symmetric, one scale per group of 32 inputs. bf16: every tensor.
 """
@@ -56,7 +56,7 @@ class Quantize(Attack):
     needs = "weights"
     uses_data = False
     axis = "bits dropped"
-    paper = "Jacob et al., CVPR 2018, arXiv:1712.05877; attacks R11-R12"
+    paper = "Jacob et al., CVPR 2018, arXiv:1712.05877"
 
     formats: tuple[Format, ...] = ("bf16", "int8", "int4")
 

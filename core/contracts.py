@@ -137,7 +137,7 @@ class Watermark(Configured, ABC):
     derivation: Any
     """derived: every choice is a PRF output of the secret; chosen: the owner could choose, so false claims are possible."""
     nulls: ClassVar[tuple[Null, ...]]
-    """Which nulls are valid (protocol 2; schemes 1.7)."""
+    """Which nulls are valid (docs/statistics.md)."""
     paper: ClassVar[str]
     key_type: ClassVar[type[Key]] = Key
     embeds: ClassVar[bool] = True

@@ -1,6 +1,6 @@
 """Exact statistics of evidence. Pure functions; p-values live in log10 space, where 1e-300 is an ordinary value.
 
-Protocol: a p-value is never anti-conservative under its null. Each function here is checked by simulation and against known
+A p-value is never anti-conservative under its null. Each function here is checked by simulation and against known
 values in tests/test_statistics.py.
 """
 

@@ -5,7 +5,9 @@ A declaration is a literal in the class body or a field in the yaml, so the synt
 
 import ast
 from collections.abc import Iterable
-from importlib.util import find_spec
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +61,42 @@ def _with_defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 def _literals(target: str) -> dict[str, Any]:
     """Literal assignments in the class's body and in its bases', without running any of it."""
     module, _, name = target.rpartition(".")
-    found = find_spec(module)
-    if found is None or found.origin is None:
-        raise ConfigError(f"_target_: {target} names no module that can be found")
-    tree = ast.parse(Path(found.origin).read_text())
-    bodies = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    values: dict[str, Any] = {
-        "embeds": True,
-        "scheme_known": False,
-        "key_known": "none",
-    }  # defaults of the contracts
-    for statement in bodies[name].body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            try:
-                values[statement.targets[0].id] = ast.literal_eval(statement.value)
-            except ValueError:
-                continue
+    body, tree = _class_body(module, name)
+    if body is None or tree is None:
+        raise ConfigError(f"_target_: {target} names no class that can be found")
+    values: dict[str, Any] = {}
+    for base in reversed(body.bases):
+        origin = _origin(tree, module, base.id) if isinstance(base, ast.Name) else None
+        if origin is not None:
+            values |= _literals(origin)
+    for statement in body.body:
+        where = (
+            statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        )
+        value = getattr(statement, "value", None)
+        if isinstance(where, ast.Name) and value is not None:
+            with suppress(ValueError):
+                values[where.id] = ast.literal_eval(value)
     return values
+
+
+@cache
+def _class_body(module: str, name: str) -> tuple[ast.ClassDef | None, ast.Module | None]:
+    found = find_spec(module)
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return None, None
+    tree = ast.parse(Path(found.origin).read_text())
+    return next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None), tree
+
+
+def _origin(tree: ast.Module, module: str, name: str) -> str | None:
+    """The dotted name of a base class: of this module, or imported into it; None for those that declare nothing."""
+    if any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body):
+        return f"{module}.{name}"
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            source = resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0])
+            return (
+                f"{source}.{name}" if _class_body(source, name)[0] is not None and source != "abc" else None
+            )
+    return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
@@ -48,7 +49,7 @@ def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     console.print(f"the board: {page}", soft_wrap=True)
     failed = [record for record in records if record["status"] == "failed"]
     for record in failed:
-        console.print(f"[red]failed[/] {record['id']}: {record['reason']}", soft_wrap=True)
+        console.print(f"[red]failed[/] {record['id']}: {escape(record['reason'])}", soft_wrap=True)
     return FAILED if failed else 0
 
 
@@ -70,7 +71,7 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     )
     for record in records:
         if record["status"] != "ok":
-            console.print(f"  {record['status']}  {record['id']}: {record['reason']}", soft_wrap=True)
+            console.print(f"  {record['status']}  {record['id']}: {escape(record['reason'])}", soft_wrap=True)
     return 0
 
 
@@ -223,16 +224,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.action(arguments, rest, console)
     except (ConfigError, OSError) as error:
-        complain.print(f"[red]assay:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
+        complain.print(f"[red]assay:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         return BAD_INPUT
     except KeyboardInterrupt:
         complain.print("interrupted: finished trials are kept, the same command resumes")
         return INTERRUPTED
     return code
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 if __name__ == "__main__":

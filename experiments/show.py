@@ -1,10 +1,12 @@
 """What the command line prints."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Record = dict[str, Any]
@@ -28,8 +30,12 @@ def percent(value: float) -> str:
 
 
 def p_value(log10_p: float) -> str:
-    """1e-73 for -73.2; plain below 1000."""
-    return f"{10**log10_p:.3g}" if log10_p > -3 else f"1e{log10_p:.0f}"
+    """4.4e-75 for -74.35; plain above 1/1000."""
+    if log10_p > -3:
+        return f"{10**log10_p:.3g}"
+    exponent = math.floor(log10_p)
+    mantissa = f"{10 ** (log10_p - exponent):.1f}"
+    return f"1.0e{exponent + 1}" if mantissa == "10.0" else f"{mantissa}e{exponent}"
 
 
 def statistic(found: Record) -> str:
@@ -41,7 +47,9 @@ def statistic(found: Record) -> str:
 def trial(record: Record, console: Console) -> None:
     """A short table of one trial."""
     if record["status"] != "ok":
-        console.print(f"{record['id']}: [yellow]{record['status']}[/]: {record['reason']}", soft_wrap=True)
+        console.print(
+            f"{record['id']}: [yellow]{record['status']}[/]: {escape(record['reason'])}", soft_wrap=True
+        )
         return
     axis, unit = record["declared"]["attack"]["axis"], record["marked"]["unit"]
     table = _table(record["id"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.errors import ConfigError
@@ -53,7 +54,7 @@ def run_suite(specs: list[Spec], jobs: int, console: Console) -> list[Record]:
         def on_done(spec: Spec, record: Record) -> None:
             names = f"{spec.choices['watermark']} × {spec.choices['attack']} seed {spec.config['seed']}"
             progress.console.print(
-                f"[dim]{names}[/]: {record['status']} {record.get('reason', '')}", soft_wrap=True
+                f"[dim]{names}[/]: {record['status']} {escape(record.get('reason') or '')}", soft_wrap=True
             )
             progress.advance(bar)
 

@@ -1,15 +1,15 @@
 """From records to a ranking. Reads records only; knows no scheme.
 
-A trial's outcome is read off its curve within the accuracy budget (2 pp of one-sided stealing loss, protocol 9):
+A trial's outcome is read off its curve within the accuracy budget (2 pp of one-sided stealing loss):
   survives    every surrogate still carries evidence at the declared false-positive rate
   removed     some surrogate does not
   undecided   the null is too small to decide
   too_costly  no surrogate stays within the budget: the attack destroys what it steals
-and otherwise blocked, not_applicable or failed, as its record says; those are shown and never scored (protocol 10).
+and otherwise blocked, not_applicable or failed, as its record says; those are shown and never scored.
 
-A board holds trials of one class: the same task, model, adversary and verification (protocol 8). On it a scheme's score is its
-worst attack, the share of seeds it survived (protocol 11); the share of all decided trials orders equal worst cases, and a false
-claim in a negative control puts a scheme behind all that made none (protocol 12).
+A board holds trials of one class: the same task, model, adversary and verification. On it a scheme's score is its
+worst attack, the share of seeds it survived; the share of all decided trials orders equal worst cases, and a false
+claim in a negative control puts a scheme behind all that made none.
 """
 
 from collections import Counter, defaultdict

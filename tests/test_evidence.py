@@ -110,7 +110,7 @@ def test_random_keys_come_before_independent_models() -> None:
 
 
 def test_a_null_that_is_not_valid_for_the_scheme_is_ignored() -> None:
-    """Keys that depend on the model: random keys prove nothing, however many (protocol 2)."""
+    """Keys that depend on the model: random keys prove nothing, however many."""
     scores = plain([[0.9, *np.linspace(0, 0.5, 999)]])
     found = judge(scores, [0.95] * 99, valid=("independent_models",))
     assert found.random_keys is None

@@ -20,7 +20,7 @@ LINKS = (
     "experiments",
     "leaderboard",
 )
-# Each folder may import itself and those named here (DESIGN: the import direction).
+# Each folder may import itself and those named here.
 MAY_IMPORT = {
     "kernels": set(),
     "core": {"kernels"},

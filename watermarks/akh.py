@@ -1,7 +1,7 @@
-"""Fingerprint: agreement of hard labels on augmented negatives (AKH; Godinot et al., AAAI 2025, "Queries, Representation and
-Detection"). Nothing is embedded: the queries are inputs the victim gets wrong, and a stolen model repeats its mistakes.
+"""Fingerprint: agreement of hard labels on augmented negatives, the Anna Karenina heuristic (Godinot et al., AAAI 2025,
+arXiv:2412.13021). Nothing is embedded: the queries are inputs the victim gets wrong, and a stolen model repeats its mistakes.
 
-The queries depend on the victim, so random keys are no null; only independent models are (schemes 1.7).
+The queries depend on the victim, so random keys are no null; only independent models are.
 """
 
 from collections.abc import Sequence

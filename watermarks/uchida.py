@@ -96,7 +96,7 @@ class Uchida(Watermark):
         return fit(task.fresh(None), task.owner, penalty=penalty, label="marked")
 
     def score(self, suspects: Suspects, keys: Sequence[ProjectionKey]) -> Scores:
-        """Matching bits, two-sided: an attack that inverts the message has not removed it (protocol 3)."""
+        """Matching bits, two-sided: an attack that inverts the message has not removed it."""
         hits_MK = np.full((len(suspects), len(keys)), np.nan)
         for layer, length in {(key.layer, key.weights) for key in keys}:
             found = [mean_filter(w) if w is not None else None for w in suspects.weights(layer)]

@@ -22,7 +22,7 @@ class Source(Configured, ABC):
 
     recipe: Recipe = field(default_factory=Recipe)
     attacker_share: Annotated[float, Gt(0), Lt(1)] = 0.2
-    """Of the non-test examples, held out for the adversary (attacks.md: 20 % unless stated)."""
+    """Of the non-test examples, held out for the adversary, 20 % unless stated."""
     limit: Annotated[int, Ge(0)] = 0
     """Keep so many non-test examples, drawn by seed; 0: all."""
 
