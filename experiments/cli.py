@@ -40,6 +40,8 @@ def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from .suite import run_suite, specs_of
 
     _overrides_only(rest)
+    if arguments.jobs < 1:
+        raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
     folders = [*([Path(arguments.config_dir)] if arguments.config_dir else []), CONF]
     specs = specs_of(arguments.name, rest, arguments.config_dir, folders)
     records = run_suite(specs, arguments.jobs, console)

@@ -21,14 +21,21 @@ def grid(name: str, folders: Sequence[Path]) -> list[list[str]]:
     path = next((p for f in folders if (p := f / "suite" / f"{name}.yaml").is_file()), None)
     if path is None:
         raise ConfigError(f"there is no suite called {name!r}.{suggest(name, options('suite'))}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    content: Any = yaml.safe_load(path.read_text())
+    try:
+        common, blocks = dict(content["common"]), [dict(block) for block in content["blocks"]]
+    except (TypeError, KeyError, ValueError):
+        shape = "`common` (settings) and `blocks` (a list of settings), as in conf/suite/quick.yaml"
+        raise ConfigError(f"{path}: expected {shape}") from None
     trials = []
-    for block in content["blocks"]:
-        axes = {**block, **content["common"]}
+    for block in blocks:
+        axes = {**block, **common}
         values = [value if isinstance(value, list) else [value] for value in axes.values()]
         trials += [
             [f"{a}={v}" for a, v in zip(axes, chosen, strict=True)] for chosen in itertools.product(*values)
         ]
+    if not trials:
+        raise ConfigError(f"{path} names no trial: its blocks are empty")
     return trials
 
 

@@ -23,9 +23,7 @@ def verify(model: Path, key: Path, overrides: list[str]) -> dict[str, Any]:
     _, about_key = load_tensors(key, "key")
     named = _overrides({**about_model, "watermark": about_key.get("watermark")}, model, overrides)
     with composer() as compose:
-        trial = prepare(
-            compose([*named, "attack=none", "deployment=open", "trainer.progress=false", *overrides])
-        )
+        trial = prepare(compose([*named, "attack=none", "deployment=open", *overrides]))
     found = evidence(trial, model, key)
     return {"model": str(model), "key": str(key), **asdict(found), "sentence": sentence(found, model)}
 

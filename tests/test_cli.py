@@ -107,9 +107,21 @@ def test_a_missing_device_is_refused(runs: Path, capsys: pytest.CaptureFixture[s
 def test_unknown_suite_and_stray_arguments(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", "quik"]) == 2
     assert "Did you mean quick" in capsys.readouterr().err
+    assert main(["suite", "quick", "--jobs", "0"]) == 2
+    assert "at least 1, got 0" in capsys.readouterr().err
     assert main(["status", "seed=1"]) == 2
     assert main(["board"]) == 2
     assert "found none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "common: 3", "common: {seed: 0}", "{common: {}, blocks: []}"])
+def test_a_suite_of_another_shape_is_explained(
+    content: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "mine.yaml").write_text(content)
+    assert main(["suite", "mine", "--config-dir", str(tmp_path)]) == 2
+    assert "blocks" in capsys.readouterr().err
 
 
 @pytest.mark.slow
