@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -56,3 +57,10 @@ class Key:
                 f"a {cls.__name__} has the fields {sorted(expected)}, the file has {sorted(given)}"
             )
         return cls(secret=secret, **tensors, **plain)
+
+
+def expect_length(tensors: Iterable[Tensor], length: int, setting: str) -> None:
+    """ValueError unless every key's tensor has the length that the scheme is set to read."""
+    found = sorted({len(tensor) for tensor in tensors})
+    if found != [length]:
+        raise ValueError(f"expected keys of length {length}, got {found}; set {setting}")

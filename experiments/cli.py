@@ -131,7 +131,7 @@ def verify(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     from .verify import verify
 
     _overrides_only(rest)
-    found = verify(Path(arguments.model), Path(arguments.key), rest)
+    found = verify(Path(arguments.model), Path(arguments.key), rest, arguments.config_dir)
     if arguments.json:
         print(json.dumps(found, indent=1, allow_nan=False))  # noqa: T201
     else:
@@ -205,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", help="the suspect's weights, safetensors")
     sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
+    sub.add_argument("--config-dir", help="a folder with your own options")
     sub.add_argument("--json", action="store_true")
     sub = command("wandb", wandb, "replay the store into W&B")
     _store_options(sub)

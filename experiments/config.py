@@ -136,8 +136,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"{hint} There are: {', '.join(known)}" if len(known) <= 40 else hint
 
 
-def options(group: str) -> list[str]:
-    return [path.stem for path in (CONF / group).glob("*.yaml")]
+def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """The names of a group's options, users' own folders included."""
+    return [path.stem for folder in (CONF, *folders) for path in (folder / group).glob("*.yaml")]
 
 
 def settings() -> list[str]:

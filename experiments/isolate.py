@@ -7,6 +7,7 @@ import errno
 import multiprocessing as mp
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -23,12 +24,10 @@ Done = Callable[[Spec, Record], None]
 
 def context() -> Any:
     """Fork from a server that imported the heavy libraries, but started no thread and touched no GPU."""
-    os.environ["PYTHONSAFEPATH"] = (
-        "1"  # a copy.py in the working directory must not shadow the standard library
-    )
-    if (
-        mp.get_start_method(allow_none=True) == "loky"
-    ):  # a joblib worker's, which plain processes cannot inherit
+    # A copy.py in the working directory must not shadow the standard library.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    # A joblib worker has a start method of its own, which plain processes cannot inherit.
+    if mp.get_start_method(allow_none=True) == "loky":
         mp.set_start_method("forkserver", force=True)
     ctx = mp.get_context("forkserver")
     ctx.set_forkserver_preload(["assay.experiments.run", "assay.experiments.tracking"])
@@ -36,11 +35,11 @@ def context() -> Any:
 
 
 def perform(spec: Spec) -> Record:
-    """Run one trial here and store its record, whatever happens; ConfigError when the request itself is wrong."""
+    """Run one trial here and store its record, whatever happens; ConfigError when the request itself is wrong, OSError
+    when nothing can be stored."""
     from .run import header, run
     from .trial import prepare
 
-    store = Store(spec.records)
     trial = prepare(spec)
     trial.check_means()
     try:
@@ -51,31 +50,55 @@ def perform(spec: Spec) -> Record:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        reason_ = f"{type(error).__name__}: {error}"
-        record = {**header(trial), "status": "failed", "reason": reason_, "traceback": traceback.format_exc()}
-    store.write(record)
-    if trial.settings.tracking.name == "wandb":
-        from .tracking import track
-
-        tracking = trial.settings.tracking
-        track(record, tracking.project, tracking.mode, spec.config["paths"]["runs"])
+        record = {**header(trial), **_failure(error)}
+    Store(spec.records).write(record)
     return record
+
+
+def tell(record: Record, spec: Spec) -> None:
+    """Show a stored record to W&B if it was asked for. Its errors are reported; the record stands."""
+    tracking = spec.config["tracking"]
+    if tracking["name"] != "wandb":
+        return
+    from .tracking import track
+
+    try:
+        track(record, tracking["project"], tracking["mode"], spec.config["paths"]["runs"])
+    except Exception as error:  # noqa: BLE001 - a view must not harm the record, whatever it raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = f"assay: W&B was not told of {record['id']}: {reason}; its record is stored, `assay wandb` sends it later\n"
+        sys.stderr.write(message)
 
 
 def _child(spec: Spec, pipe: Connection) -> None:
     """Ctrl-C is the parent's to handle; the answer is ("done", record) or ("refused", message)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        pipe.send(("done", perform(spec)))
+        record = perform(spec)
     except ConfigError as error:
         pipe.send(("refused", str(error)))
+        return
     except OSError as error:
-        pipe.send(
-            (
-                "refused",
-                f"{error.strerror or error} while writing to {spec.config['paths']['runs']}; nothing is lost",
-            )
-        )
+        where = spec.config["paths"]["runs"]
+        pipe.send(("refused", f"{error.strerror or error} while writing to {where}; nothing is lost"))
+        return
+    except Exception as error:  # noqa: BLE001 - before the trial stood: a user's class that cannot be built, say
+        record = _stored(spec, _failure(error))
+    pipe.send(("done", record))
+    tell(record, spec)
+
+
+def _failure(error: Exception) -> Record:
+    reason = f"{type(error).__name__}: {error}"
+    return {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+
+
+def _stored(spec: Spec, outcome: Record) -> Record:
+    """The record of a trial that could not say more than what it was asked."""
+    asked = {"choices": spec.choices, "seed": spec.config["seed"], "overrides": spec.overrides}
+    record = {"id": spec.id, **asked, "config": spec.identity()["config"], **outcome}
+    Store(spec.records).write(record)
+    return record
 
 
 def isolated(specs: Iterable[Spec], jobs: int, on_done: Done) -> None:
@@ -123,14 +146,4 @@ def _answer(process: BaseProcess, pipe: Connection, spec: Spec) -> tuple[str, An
 def _died(spec: Spec, code: int | None) -> Record:
     """The record of a trial whose process ended without a word."""
     name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    record = {
-        "id": spec.id,
-        "choices": spec.choices,
-        "seed": spec.config["seed"],
-        "overrides": spec.overrides,
-        "config": spec.identity()["config"],
-        "status": "failed",
-        "reason": f"the trial's process died ({name}); out of memory?",
-    }
-    Store(spec.records).write(record)
-    return record
+    return _stored(spec, {"status": "failed", "reason": f"the trial's process died ({name}); out of memory?"})

@@ -17,43 +17,51 @@ from .show import p_value
 from .trial import Trial, prepare
 
 
-def verify(model: Path, key: Path, overrides: list[str]) -> dict[str, Any]:
+def verify(model: Path, key: Path, overrides: list[str], config_dir: str | None = None) -> dict[str, Any]:
     """Evidence as plain data, and `sentence`. The files' headers name task, model and scheme; overrides win."""
     _, about_model = load_tensors(model, "model")
     _, about_key = load_tensors(key, "key")
-    named = _overrides({**about_model, "watermark": about_key.get("watermark")}, model, overrides)
-    with composer() as compose:
+    folders = [Path(config_dir)] if config_dir else []
+    named = _overrides({**about_model, "watermark": about_key.get("watermark")}, model, overrides, folders)
+    with composer(config_dir) as compose:
         trial = prepare(compose([*named, "attack=none", "deployment=open", *overrides]))
-    found = evidence(trial, model, key)
-    return {"model": str(model), "key": str(key), **asdict(found), "sentence": sentence(found, model)}
+    found, derivation = evidence(trial, model, key), trial.watermark.derivation
+    about = {"model": str(model), "key": str(key), "derivation": derivation}
+    return {**about, **asdict(found), "sentence": sentence(found, model, derivation)}
 
 
-def _overrides(about: dict[str, Any], path: Path, given: list[str]) -> list[str]:
+def _overrides(about: dict[str, Any], path: Path, given: list[str], folders: list[Path]) -> list[str]:
     """Hydra overrides from untrusted headers: option names are looked up, and values are quoted data, never targets."""
-    out = [f"seed={int(about.get('seed', 0))}"]
+    seed = about.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ConfigError(f"{path} names the seed {seed!r}, expected a whole number")
+    out = [f"seed={seed}"]
     for axis in ("task", "model", "watermark"):
         if any(word.startswith(f"{axis}=") for word in given):
             continue
         entry = about.get(axis)
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict):
             raise ConfigError(f"{path} does not say its {axis}; name it with {axis}=...")
-        if entry.get("name") not in options(axis):
-            raise ConfigError(
-                f"there is no {axis} called {entry.get('name')!r}.{suggest(str(entry.get('name')), options(axis))}"
-            )
-        out.append(f"{axis}={entry['name']}")
-        out += [
-            f"{axis}.{field}={_quoted(value)}"
-            for field, value in entry["config"].items()
-            if field != "_target_"
-        ]
+        name, known = entry.get("name"), options(axis, folders)
+        if name not in known:
+            raise ConfigError(f"there is no {axis} called {name!r}.{suggest(str(name), known)}")
+        out.append(f"{axis}={name}")
+        out += [f"{axis}.{field}={_quoted(value)}" for field, value in _fields(entry["config"])]
     return out
+
+
+def _fields(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Plain names alone: `student._target_` would name code to import."""
+    for name in config:
+        if not str(name).isidentifier():
+            raise ConfigError(f"a file's header holds the setting {name!r}, which is no name")
+    return [(name, value) for name, value in config.items() if name != "_target_"]
 
 
 def _quoted(value: Any) -> str:
     """A value in Hydra's override grammar; strings quoted, so nothing in them is grammar or interpolation."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{_quoted(v)}" for name, v in value.items() if name != "_target_") + "}"
+        return "{" + ",".join(f"{name}:{_quoted(v)}" for name, v in _fields(value)) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_quoted, value)) + "]"
     if isinstance(value, str):
@@ -68,6 +76,7 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
     suspect = load_model(model, lambda: trial.task.fresh(None))
     mine = load_key(key, scheme.key_type)
     count = settings.verification.random_keys if "random_keys" in scheme.nulls else 0
+    check_shape(mine, trial.task.shape, key)
     try:
         if scheme.derivation == "derived":
             check_derivation(scheme.keygen(trial.task, mine.secret, suspect), mine, key)
@@ -84,6 +93,15 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
     return weigh(scores, 0, 0, range(1, count + 1), null_M, scheme.nulls, settings.verification.fpr)
 
 
+def check_shape(key: Key, shape: tuple[int, ...], path: Path) -> None:
+    """A key's inputs must be inputs of the task."""
+    for name, tensor in key.tensors().items():
+        if tensor.ndim > len(shape) and tuple(tensor.shape[1:]) != shape:
+            raise ConfigError(
+                f"{path} holds {name} of shape {tuple(tensor.shape[1:])}, the task has inputs of {shape}; name the key's task=..."
+            )
+
+
 def check_derivation(derived: Key, given: Key, path: Path) -> None:
     """A derived key is nothing but its secret: contents that somebody chose would have no exact null."""
     if derived.fingerprint != given.fingerprint:
@@ -93,7 +111,7 @@ def check_derivation(derived: Key, given: Key, path: Path) -> None:
         )
 
 
-def sentence(found: Evidence, model: Path) -> str:
+def sentence(found: Evidence, model: Path, derivation: str) -> str:
     """What a reader may conclude: consistent with a claim, or not; never guilt."""
     if found.statistic is None:
         return f"{model}: the suspect cannot be read with this key (another architecture?); no evidence."
@@ -109,7 +127,10 @@ def sentence(found: Evidence, model: Path) -> str:
     ]
     for name, null in (("random keys", found.random_keys), ("independent models", found.independent_models)):
         if null is not None:
-            lines.append(
-                f"  {null.exceed} of {null.count} {name} score as high (p = {p_value(null.log10_p)})"
-            )
+            shown_p = p_value(null.log10_p)
+            lines.append(f"  {null.exceed} of {null.count} {name} score as high (p = {shown_p})")
+    if derivation == "chosen" and found.detected:
+        lines.append(
+            "  The key is chosen, not derived: this proves nothing unless the key was fixed before the suspect was seen."
+        )
     return "\n".join(lines)

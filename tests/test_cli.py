@@ -150,6 +150,15 @@ def test_a_joblib_sweep_in_the_shell(runs: Path) -> None:
 
 
 @pytest.mark.slow
+def test_wandb_cannot_harm_a_record(runs: Path) -> None:
+    """Asked for in a mode that W&B refuses: the trial is done and stored all the same, and the user is told."""
+    done = assay("run", *TINY, "attack=none", "tracking=wandb", "tracking.mode=nonsense")
+    assert done.returncode == 0, done.stderr
+    assert [record["status"] for record in Store(runs / "records")] == ["ok"]
+    assert "its record is stored" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_failing_trial_exits_1_and_the_others_go_on(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +236,20 @@ def header_of(path: Path) -> dict[str, Any]:
     return {name: value for name, value in header.items() if name not in ("key_type", "plain", "secret")}
 
 
+def damaged_headers(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Headers that name code, or Hydra's grammar, where a setting's name or value should be."""
+
+    def with_config(**more: Any) -> dict[str, Any]:
+        scheme = header["watermark"]
+        return {**header, "watermark": {**scheme, "config": {**scheme["config"], **more}}}
+
+    return {
+        "no scheme": {name: value for name, value in header.items() if name != "watermark"},
+        "names code": with_config(**{"student._target_": "antigravity"}),
+        "interpolates": with_config(triggers="${oc.env:HOME}"),
+    }
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -258,6 +281,28 @@ def test_verify_refuses_bad_files(
     forged = load_key(key, TriggerKey)
     save_key(tmp_path / "forged", replace(forged, labels_T=(forged.labels_T + 1) % 10), header_of(key))
     cases["chosen contents"] = (model, tmp_path / "forged", [], "not derived from its secret")
+    cases["another length"] = (model, key, ["watermark.triggers=50"], "not derived from its secret")
+    save_key(
+        tmp_path / "wide",
+        replace(forged, images_T=torch.zeros(100, 1, 9, 9, dtype=torch.uint8)),
+        header_of(key),
+    )
+    cases["another shape"] = (model, tmp_path / "wide", [], "shape (1, 9, 9)")
+    chosen = ["watermark=adi"]
+    cases["another length, chosen"] = (
+        model,
+        key,
+        [*chosen, "watermark.triggers=50"],
+        "length 50, got [50, 100]",
+    )
+    for name, header in damaged_headers(header_of(key)).items():
+        save_key(tmp_path / name, forged, header)
+        cases[name] = (
+            model,
+            tmp_path / name,
+            [],
+            {"no scheme": "watermark=..."}.get(name, "which is no name"),
+        )
     cases["missing"] = (tmp_path / "nothing", key, [], "found nothing")
     for name, (suspect, owner, more, expected) in cases.items():
         assert verify(suspect, owner, runs, *more) == 2, name

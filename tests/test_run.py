@@ -143,6 +143,20 @@ class Deadly(Attack):
 """
 
 
+@pytest.mark.slow
+def test_a_scheme_that_cannot_be_built_is_recorded_with_its_traceback(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack" / "unbuildable.yaml").write_text("_target_: unbuildable_user_module.Attack\n")
+    (tmp_path / "unbuildable_user_module.py").write_text("raise RuntimeError('at import')\n")
+    with composer(str(tmp_path)) as compose:
+        asked = compose([*TINY, f"paths.runs={runs}", "attack=unbuildable"])
+    found: list[dict[str, Any]] = []
+    isolate.isolated([asked], 1, lambda _, record: found.append(record))
+    assert found[0]["status"] == "failed"
+    assert found[0]["reason"] == "RuntimeError: at import"
+    assert "unbuildable_user_module" in found[0]["traceback"]
+
+
 def test_a_full_disk_is_reported_and_leaves_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay.leaderboard import store
 
@@ -152,7 +166,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(runs: Path, monkeypatch: pyt
     monkeypatch.setattr(store, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         isolate.perform(spec(runs, "attack=none"))
-    assert not list((runs / "records").glob("*")) if (runs / "records").exists() else True
+    assert not list(runs.rglob("*.json"))
 
 
 def test_the_notebook_entry(runs: Path) -> None:

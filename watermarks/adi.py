@@ -16,7 +16,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from ..core.contracts import Examples, Fit, Task, Watermark
-from ..core.key import Key
+from ..core.key import Key, expect_length
 from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.suspects import Suspects
@@ -84,7 +84,9 @@ class Adi(Watermark):
         )
 
     def score(self, suspects: Suspects, keys: Sequence[TriggerKey]) -> Scores:
-        """Trigger hits; with uniform labels independent of the model exactly Bin(T, 1/C)."""
+        """Trigger hits; with uniform labels independent of the model exactly Bin(T, 1/C). ValueError for a key of another
+        length."""
+        expect_length((key.labels_T for key in keys), self.triggers, "watermark.triggers")
         hits_MK = hits_at_lengths(suspects, keys, [self.triggers])[..., 0]
         return Scores.binomial(hits_MK.numpy(), self.triggers, 1 / keys[0].classes, "trigger hits")
 

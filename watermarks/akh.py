@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..core.contracts import Fit, Task, Watermark
 from ..core.errors import NotApplicable
-from ..core.key import Key
+from ..core.key import Key, expect_length
 from ..core.scores import Scores
 from ..core.secret import Secret, seed_for
 from ..core.suspects import Suspects, logits
@@ -87,6 +87,8 @@ class Akh(Watermark):
         return fit(task.fresh(None), task.owner, label="victim")
 
     def score(self, suspects: Suspects, keys: Sequence[QueryKey]) -> Scores:
+        """Agreeing labels. ValueError for a key of another length."""
+        expect_length((key.labels_N for key in keys), self.queries, "watermark.queries")
         labels_MU = suspects.labels(torch.cat([key.inputs_N for key in keys]))
         parts_K = labels_MU.split([len(key.labels_N) for key in keys], 1)
         agree = [(part == key.labels_N).sum(1) for part, key in zip(parts_K, keys, strict=True)]

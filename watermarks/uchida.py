@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..core.contracts import Fit, Task, Watermark
 from ..core.errors import NotApplicable
-from ..core.key import Key
+from ..core.key import Key, expect_length
 from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.suspects import Suspects
@@ -96,7 +96,9 @@ class Uchida(Watermark):
         return fit(task.fresh(None), task.owner, penalty=penalty, label="marked")
 
     def score(self, suspects: Suspects, keys: Sequence[ProjectionKey]) -> Scores:
-        """Matching bits, two-sided: an attack that inverts the message has not removed it."""
+        """Matching bits, two-sided: an attack that inverts the message has not removed it. ValueError for a key of another
+        length."""
+        expect_length((key.bits_B for key in keys), self.bits, "watermark.bits")
         hits_MK = np.full((len(suspects), len(keys)), np.nan)
         for layer, length in {(key.layer, key.weights) for key in keys}:
             found = [mean_filter(w) if w is not None else None for w in suspects.weights(layer)]
