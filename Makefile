@@ -14,6 +14,7 @@ demo: $(STAMP)   ## real watermarks against real attacks on real data: the table
 	$(BIN)/assay suite quick
 
 test: $(STAMP)   ## every test, slow ones included
+	@tests/install-system-packages
 	$(BIN)/pytest -n 2
 
 lint: $(STAMP)   ## ruff: style and format
