@@ -20,7 +20,7 @@ from .extract import growing, student, within_budget
 @dataclass(frozen=True)
 class Distill(Attack):
     needs = "scores"
-    uses_data = True
+    data = "unlabelled"
     axis = "queries"
     paper = "Hinton et al. 2015, arXiv:1503.02531"
 

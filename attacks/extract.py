@@ -43,7 +43,7 @@ def student(
 @dataclass(frozen=True)
 class Extract(Attack):
     needs = "labels"
-    uses_data = True
+    data = "unlabelled"
     axis = "queries"
     paper = "Tramer et al., USENIX Security 2016, arXiv:1609.02943"
 

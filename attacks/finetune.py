@@ -30,7 +30,7 @@ def with_new_head(model: nn.Module, seed: int) -> nn.Module:
 @dataclass(frozen=True)
 class Finetune(Attack):
     needs = "weights"
-    uses_data = True
+    data = "labelled"
     axis = "epochs"
     paper = "Adi et al., USENIX Security 2018, section 5.4"
 

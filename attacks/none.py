@@ -9,7 +9,7 @@ from ..core.contracts import Access, Adversary, Attack, Surrogate
 @dataclass(frozen=True)
 class NoAttack(Attack):
     needs = "weights"
-    uses_data = False
+    data = "none"
     axis = "none"
     paper = "none"
 

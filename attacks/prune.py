@@ -62,7 +62,7 @@ def _without_filters(model: nn.Module, sparsity: float) -> nn.Module:
 @dataclass(frozen=True)
 class Prune(Attack):
     needs = "weights"
-    uses_data = False
+    data = "none"
     axis = "sparsity"
     paper = "Han et al., NeurIPS 2015"
 

@@ -54,7 +54,7 @@ def quantised(model: nn.Module, to: Format) -> nn.Module:
 @dataclass(frozen=True)
 class Quantize(Attack):
     needs = "weights"
-    uses_data = False
+    data = "none"
     axis = "bits dropped"
     paper = "Jacob et al., CVPR 2018, arXiv:1712.05877"
 

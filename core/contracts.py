@@ -221,7 +221,8 @@ class Attack(Configured, ABC):
     """An attack declares what it needs and yields a trajectory of surrogates of rising strength."""
 
     needs: ClassVar[Grant]
-    uses_data: ClassVar[bool]
+    data: ClassVar[Literal["none", "unlabelled", "labelled"]]
+    """What the thief must own; how much and of which distribution is the adversary's (conf/adversary)."""
     axis: ClassVar[str]
     """The unit of strength: epochs, sparsity, bits, queries."""
     scheme_known: ClassVar[bool] = False

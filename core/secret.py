@@ -108,8 +108,8 @@ class Secret:
         return torch.tensor(kept[:count], dtype=torch.int64)
 
     def order(self, purpose: str, count: int) -> Tensor:
-        """A random permutation (count,) int64: the stable order of 32-bit words."""
-        return philox.words(self.stream(purpose), count).argsort(stable=True)
+        """A random permutation (count,) int64: the stable order of 32-bit draws."""
+        return self.integers(f"order/{purpose}", count, 2**32).argsort(stable=True)
 
     def stream(self, purpose: str) -> tuple[int, int]:
         """The key (k0, k1) of this purpose's Philox stream."""

@@ -1,5 +1,6 @@
 """A trial, end to end: victim, key, marked model, theft, verification matrix, record."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ def run(trial: Trial) -> dict[str, Any]:
             "key_of_rival": asdict(matrix.weigh(Matrix.MARKED, key=1)),
         },
         "nulls": matrix.summary(),
+        "size": matrix.size(),
     }
 
 
@@ -75,11 +77,12 @@ def header(trial: Trial) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Suspects x keys. Rows: unmarked, the rival's marked model, the marked model, surrogates; columns: the owner's key, the
-    rival's, random keys. Null models are rows of their own, read with the owner's and the rival's key."""
+    """Suspects x keys, scored in one call. Rows: unmarked, the rival's marked model, the marked model, surrogates, null models;
+    columns: the owner's key, the rival's, random keys."""
 
     scores: Scores
-    null_scores: Scores
+    nulls: slice
+    """The null models' rows."""
     valid: Sequence[str]
     fpr: float
 
@@ -89,27 +92,32 @@ class Matrix:
     def measured(
         trial: Trial, mine: Owner, rival: Owner, stolen: list[nn.Module], nulls: list[nn.Module]
     ) -> "Matrix":
-        scheme, device = trial.watermark, trial.hardware.device
-        keys = [mine.key, rival.key]
-        suspects = Suspects([mine.victim, rival.marked, mine.marked, *stolen], device)
-        return Matrix(
-            scheme.score(suspects, [*keys, *random_keys(trial, trial.task, mine.victim)]),
-            scheme.score(Suspects(nulls, device), keys),
-            scheme.nulls,
-            trial.settings.verification.fpr,
-        )
+        scheme = trial.watermark
+        models = [mine.victim, rival.marked, mine.marked, *stolen, *nulls]
+        keys = [mine.key, rival.key, *random_keys(trial, trial.task, mine.victim)]
+        scores = scheme.score(Suspects(models, trial.hardware.device), keys)
+        first_null = Matrix.FIRST + len(stolen)
+        return Matrix(scores, slice(first_null, None), scheme.nulls, trial.settings.verification.fpr)
 
     def weigh(self, row: int, key: int = 0) -> Evidence:
         randoms = range(2, self.scores.statistic_MK.shape[1])
-        null_M = self.null_scores.extremity_MK[:, key].tolist()
+        null_M = self.scores.extremity_MK[self.nulls, key].tolist()
         return weigh(self.scores, row, key, randoms, null_M, self.valid, self.fpr)
 
     def summary(self) -> dict[str, Any]:
         """The null scores themselves: the owner's key on each null model, each random key on the marked model."""
         return {
-            "independent_models": finite(self.null_scores.statistic_MK[:, 0]),
+            "independent_models": finite(self.scores.statistic_MK[self.nulls, 0]),
             "random_keys": finite(self.scores.statistic_MK[self.MARKED, 2:]),
         }
+
+    def size(self) -> dict[str, int] | None:
+        """How often strangers' keys claim models of nobody at the declared rate: what the exact tail promises, observed. None
+        without one. Cells of one key, or of one model, are not independent."""
+        if self.scores.log10_p_MK is None:
+            return None
+        p = self.scores.log10_p_MK[self.nulls, 2:]
+        return {"cells": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
 
 
 def finite(values: Any) -> list[float | None]:

@@ -116,7 +116,7 @@ def _help(console: Console) -> None:
                 f"  {group}=" + " | ".join(catalogue(group)), soft_wrap=True, markup=False, highlight=False
             )
     console.print(
-        "\n  adversary.data=0.05 adversary.queries=100 verification.fpr=1e-6 verification.random_keys=1000 seed=1"
+        "\n  adversary=no_data adversary.data=0.05 adversary.queries=100 verification.fpr=1e-6 verification.random_keys=1000 seed=1"
     )
     console.print(
         "  trainer=cpu | gpu   tracking=json | wandb   force=true   save=FOLDER   paths.runs=FOLDER"

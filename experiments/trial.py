@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ..core.contracts import Adversary, Attack, Configured, Task, Watermark
+from ..core.contracts import Adversary, Attack, Configured, Examples, Task, Watermark
 from ..core.errors import ConfigError
 from ..core.secret import Secret, seed_for
 from ..deployments.reach import Deployment
@@ -35,9 +35,11 @@ class Verification(Configured):
 
 @dataclass(frozen=True)
 class Budget(Configured):
-    """conf/adversary: the share of the attacker's split, and a query limit."""
+    """conf/adversary: the distribution of the thief's inputs, how many as a share of the attacker's split, a query limit."""
 
     data: Annotated[float, Ge(0), Le(1)]
+    distribution: Literal["owner", "noise"]
+    """owner: the attacker's split; noise: uniform grey levels without labels, all that a thief without data has."""
     queries: Annotated[int, Ge(0)] | None
 
 
@@ -176,14 +178,15 @@ class Trial:
         """The thief, who trains with the meter's trainer. ConfigError for means that allow no attack."""
         self.check_means()
         budget, task = self.settings.adversary, self.task
-        count = meter.examples = self.thiefs_examples
+        data = self.thiefs_data()
+        meter.examples = len(data)
         shape, source = task.shape, self.settings.task
 
         def build(architecture: Architecture, seed: int) -> nn.Module:
             return architecture.build(shape, task.classes, seed, source.mean, source.std)
 
         return Adversary(
-            data=task.attacker.take(slice(0, count)),
+            data=data,
             fit=meter.fit,
             recipe=task.recipe,
             seed=seed_for(self.seed, "adversary"),
@@ -193,22 +196,32 @@ class Trial:
             queries=budget.queries,
         )
 
-    @property
-    def thiefs_examples(self) -> int:
-        return round(self.settings.adversary.data * len(self.task.attacker))
+    def thiefs_data(self) -> Examples:
+        """Inputs and labels; noise has none, its labels are -1."""
+        budget = self.settings.adversary
+        split = self.task.attacker.take(slice(0, round(budget.data * len(self.task.attacker))))
+        if budget.distribution == "owner":
+            return split
+        generator = torch.Generator().manual_seed(seed_for(self.seed, "noise"))
+        noise = torch.randint(256, split.inputs.shape, generator=generator).float() / 255
+        return Examples(noise, torch.full_like(split.targets, -1))
 
     def check_means(self) -> None:
         """ConfigError when the thief's data or queries allow no attack of this kind."""
-        budget, task = self.settings.adversary, self.task
-        count = self.thiefs_examples
-        if self.attack.uses_data and count == 0:
+        budget, name = self.settings.adversary, f"attack {self.spec.choices['attack']}"
+        count = round(budget.data * len(self.task.attacker))
+        if self.attack.data != "none" and count < 2:
             raise ConfigError(
-                f"attack {self.spec.choices['attack']} trains on the thief's data, and adversary.data={budget.data} of "
-                f"{len(task.attacker)} leaves none; set adversary.data=1.0"
+                f"{name} trains on the thief's data, and adversary.data={budget.data} of {len(self.task.attacker)} examples "
+                f"leaves {count}; set adversary.data=1.0"
+            )
+        if self.attack.data == "labelled" and budget.distribution != "owner":
+            raise ConfigError(
+                f"{name} trains on labels, which noise has not; set adversary.distribution=owner"
             )
         if self.attack.needs != "weights" and budget.queries is not None and budget.queries < 2:
             raise ConfigError(
-                f"attack {self.spec.choices['attack']} needs at least 2 queries, adversary.queries={budget.queries}; "
+                f"{name} needs at least 2 queries, adversary.queries={budget.queries}; "
                 "set adversary.queries=null for no limit"
             )
 

@@ -95,7 +95,7 @@ def test_trajectory(name: str) -> None:
     if trial(name).attack.axis == "epochs":
         assert [c.steps / costs[0].steps for c in costs] == [s.strength / strengths[0] for s in surrogates]
     last, attack = costs[-1], trial(name).attack
-    assert (last.steps > 0) == attack.uses_data
+    assert (last.steps > 0) == (attack.data != "none")
     assert (last.queries > 0) == (attack.needs != "weights")
     assert last.examples == len(thief(name).data)
 
@@ -118,7 +118,7 @@ def test_same_seed_same_surrogates(name: str) -> None:
     assert not any(differs(a.model, b.model) for a, b in zip(first, again, strict=True))
 
 
-@pytest.mark.parametrize("name", [n for n in ATTACKS if catalogue("attack")[n]["uses_data"]])
+@pytest.mark.parametrize("name", [n for n in ATTACKS if catalogue("attack")[n]["data"] != "none"])
 def test_a_thief_without_data_is_refused_clearly(name: str) -> None:
     it = build(f"attack={name}", "adversary.data=0", *SHORT)
     with pytest.raises(ConfigError, match=r"adversary\.data=1\.0"):
@@ -243,6 +243,21 @@ def test_extraction_asks_each_example_once_and_respects_the_budget() -> None:
     costs = [s.cost for s in stolen("extract")[0] if s.cost]
     assert [float(cost.queries) for cost in costs] == [s.strength for s in stolen("extract")[0]]
     assert [s.strength for s in surrogates] == [10.0, 20.0, 40.0]
+
+
+@pytest.mark.slow
+def test_a_thief_without_data_asks_with_noise() -> None:
+    it = build("attack=extract", "adversary=no_data", "attack.shares=[1.0]", *SHORT)
+    access = Gateway(victim(), ("labels",))
+    adversary = it.adversary(Meter(access, it.trainer("thief")))
+    assert len(adversary.data) == len(it.task.attacker)
+    assert set(adversary.data.targets.tolist()) == {-1}
+    assert 0 <= adversary.data.inputs.min() < 0.1
+    assert 0.9 < adversary.data.inputs.max() <= 1
+    (student,) = it.attack(access, adversary)
+    labels = (logits(model, adversary.data.inputs).argmax(-1) for model in (victim(), student.model))
+    assert float(torch.eq(*labels).double().mean()) > 0.9
+    assert accuracy(student.model) < accuracy(stolen("extract")[0][-1].model)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ STRONG, WEAK = -30.0, -0.5
 MEASURED = """{
  "declared": {
   "watermark": {"family": "trigger", "reads": "labels", "derivation": "derived", "nulls": [], "embeds": true, "paper": "A"},
-  "attack": {"needs": "weights", "uses_data": true, "axis": "epochs", "scheme_known": false, "key_known": "none", "paper": "B"}},
+  "attack": {"needs": "weights", "data": "labelled", "axis": "epochs", "scheme_known": false, "key_known": "none", "paper": "B"}},
  "environment": {"versions": {"python": "3.11"}, "threads": 1},
  "finished": "2026-01-02T03:04:05+00:00",
  "owner": {"unmarked_accuracy": 0.96, "victim_seconds": 3.0, "embedding_seconds": 4.0, "embeds": true},

@@ -80,6 +80,8 @@ def test_list_names_everything_with_its_declarations(capsys: pytest.CaptureFixtu
         (["deployment.grants=[wieghts]"], "'weights', 'scores' or 'labels'"),
         (["attack=finetune", "adversary.data=0"], "adversary.data=1.0"),
         (["attack=extract", "adversary.queries=1"], "adversary.queries"),
+        (["attack=extract", "adversary.data=0.02"], "leaves 1; set adversary.data=1.0"),
+        (["attack=finetune", "adversary=no_data"], "adversary.distribution=owner"),
         (["nonsense"], "nonsense"),
         (["--config-dir", "/nowhere/at/all"], "expected a folder"),
     ],
@@ -179,7 +181,7 @@ from assay.core.contracts import Attack
 @dataclass(frozen=True)
 class Broken(Attack):
     needs = "weights"
-    uses_data = False
+    data = "none"
     axis = "none"
     paper = "none"
 

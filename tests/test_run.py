@@ -34,7 +34,7 @@ def test_a_record_holds_what_the_documentation_says(runs: Path) -> None:
     assert record["status"] == "ok"
     assert set(record) == {
         "id", "choices", "seed", "overrides", "declared", "config", "environment", "finished", "status",
-        "owner", "marked", "curve", "controls", "nulls",
+        "owner", "marked", "curve", "controls", "nulls", "size",
     }  # fmt: skip
     assert [point["strength"] for point in record["curve"]] == [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
     for point in record["curve"]:
@@ -45,6 +45,8 @@ def test_a_record_holds_what_the_documentation_says(runs: Path) -> None:
         assert set(point["cost"]) == {"seconds", "queries", "examples", "steps"}
     assert set(record["controls"]) == {"unmarked", "marked_by_rival", "key_of_rival"}
     assert len(record["nulls"]["random_keys"]) == 20
+    assert record["size"]["cells"] == 2 * 20
+    assert 0 <= record["size"]["claims"] <= 6
     assert record["environment"]["threads"] == 1
     stored = Store(runs / "records").read(record["id"])
     assert stored is not None
@@ -133,7 +135,7 @@ from assay.core.contracts import Attack
 @dataclass(frozen=True)
 class Deadly(Attack):
     needs = "weights"
-    uses_data = False
+    data = "none"
     axis = "none"
     paper = "none"
 
