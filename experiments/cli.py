@@ -168,52 +168,57 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"assay {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(
-        name: str, action: Callable[..., int], text: str, help_: bool = True
-    ) -> argparse.ArgumentParser:
+    def command(name: str, action: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        # `assay run --help` is answered by sweep.py, which knows Hydra's words.
         sub = commands.add_parser(
-            name, help=text, description=text, epilog=EPILOG, add_help=help_, allow_abbrev=False
+            name, help=text, description=text, epilog=EPILOG, add_help=name != "run", allow_abbrev=False
         )
         sub.set_defaults(action=action)
         return sub
 
-    command(
-        "run",
-        run,
-        "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2",
-        help_=False,
-    )
-    sub = command("suite", suite, "a named grid of trials, the ranked table and the page")
-    sub.add_argument("name", help="quick, or another of conf/suite")
-    sub.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: the cores)"
-    )
-    sub.add_argument(
-        "--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)"
-    )
+    command("run", run, "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2")
+    _suite_options(command("suite", suite, "a named grid of trials, the ranked table and the page"))
     sub = command("status", status, "what is done, blocked and failed in the store")
     _store_options(sub)
     sub.add_argument("--json", action="store_true")
     sub = command("list", list_, "schemes, attacks, tasks, models, deployments, with what they declare")
     sub.add_argument("--json", action="store_true")
-    sub.add_argument("--config-dir", help="a folder with your own options")
+    _own_options(sub)
     sub = command("board", board, "the leaderboard page, one file, no network")
     _store_options(sub)
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html)")
-    sub = command(
-        "verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY.safetensors"
+    _verify_options(
+        command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY")
     )
+    _wandb_options(command("wandb", wandb, "replay the store into W&B"))
+    return top
+
+
+def _suite_options(sub: argparse.ArgumentParser) -> None:
+    jobs = os.cpu_count() or 1
+    sub.add_argument("name", help="quick, or another of conf/suite")
+    sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
+    _own_options(sub)
+
+
+def _verify_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("model", help="the suspect's weights, safetensors")
     sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
-    sub.add_argument("--config-dir", help="a folder with your own options")
+    _own_options(sub)
     sub.add_argument("--json", action="store_true")
-    sub = command("wandb", wandb, "replay the store into W&B")
+
+
+def _wandb_options(sub: argparse.ArgumentParser) -> None:
     _store_options(sub)
+    mode = os.environ.get("WANDB_MODE", "offline")
     sub.add_argument("--project", default="assay")
+    sub.add_argument("--mode", default=mode, choices=["offline", "online", "disabled"])
+
+
+def _own_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--mode", default=os.environ.get("WANDB_MODE", "offline"), choices=["offline", "online", "disabled"]
+        "--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)"
     )
-    return top
 
 
 def _store_options(sub: argparse.ArgumentParser) -> None:
