@@ -1,10 +1,21 @@
-"""One artifact cache for the whole test run, shared by all workers: a victim is trained once."""
+"""One artifact cache for the whole test run, shared by all workers: a victim is trained once. Without a GPU the kernels run
+in Triton's interpreter, which must be chosen before their files are imported."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where the kernels run: the GPU, or the interpreter."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="session", autouse=True)

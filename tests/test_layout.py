@@ -99,7 +99,8 @@ def test_functions_and_files_keep_the_size_budget() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
-                assert length <= 50, f"{path}: {node.name} has {length} lines"
+                budget = 60 if path.parent.name == "kernels" else 50
+                assert length <= budget, f"{path}: {node.name} has {length} lines"
 
 
 @pytest.mark.slow

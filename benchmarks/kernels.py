@@ -1,0 +1,160 @@
+"""The kernels against the best torch formulations, as ratios in one process: interleaved rounds, medians, % of the floor.
+
+    python benchmarks/kernels.py [--rounds N] [FILE of kernels/, without .py]...
+
+Runs on the GPU where there is one (device events), else on one core (CPU seconds). It needs no more than kernels/ itself does.
+A file benchmarks/kernel_<file>.py gives the cases; this one measures, writes data/kernels_<device>.json and prints the table.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+import triton
+
+HERE = Path(__file__).resolve().parent
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute the result. share: the part of the work that the call does, where all of it would take minutes;
+    its seconds are divided by it, and the table says so."""
+
+    call: Callable[[], object]
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation at one size. ways: device -> name -> Way, with the data built and checked to agree; "ours" is one of them.
+    moved: bytes that must cross memory at least once; flops: of products that a matrix unit can do."""
+
+    operation: str
+    size: str
+    ways: Callable[[str], Mapping[str, Way]]
+    moved: int
+    flops: int = 0
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    """Device seconds on a GPU, CPU seconds elsewhere."""
+    if device == "cpu":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    first.record()
+    call()
+    last.record()
+    torch.cuda.synchronize()
+    return float(first.elapsed_time(last)) / 1000
+
+
+def measured(case: Case, device: str, rounds: int, floor: Mapping[str, float]) -> dict[str, Any]:
+    """Medians of every way; the order alternates, so that a slow minute hits all alike."""
+    ways = case.ways(device)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way.call()  # compiles, allocates
+    for i in range(rounds):
+        for name in list(ways)[:: 1 if i % 2 == 0 else -1]:
+            times[name].append(seconds(ways[name].call, device) / ways[name].share)
+    ratios = {
+        name: round(statistics.median(a / b for a, b in zip(times[name], times[OURS], strict=True)), 2)
+        for name in ways
+        if name != OURS
+    }
+    least = max(case.moved / floor["bytes_per_second"], case.flops / floor["flops_per_second"])
+    mine = statistics.median(times[OURS])
+    return {
+        "operation": case.operation,
+        "size": case.size,
+        "seconds": {name: float(f"{statistics.median(values):.4g}") for name, values in times.items()},
+        "extrapolated": {name: way.share for name, way in ways.items() if way.share != 1},
+        "ours_faster": ratios,
+        "percent_of_floor": round(100 * least / mine, 1),
+    }
+
+
+def floors(device: str) -> dict[str, float]:
+    """What this machine does at best: a copy larger than its caches (bytes read and written), a float32 product."""
+    source = torch.empty(2**28 if device == "cuda" else 2**26, dtype=torch.float32, device=device).fill_(1)
+    target = torch.empty_like(source)
+    side = 8192 if device == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    copies = [seconds(lambda: target.copy_(source), device) for _ in range(7)]
+    products = [seconds(lambda: a @ b, device) for _ in range(7)]
+    return {
+        "bytes_per_second": 2 * source.numel() * 4 / statistics.median(copies[2:]),
+        "flops_per_second": 2 * side**3 / statistics.median(products[2:]),
+    }
+
+
+def environment(device: str) -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
+    versions |= {"numpy": np.__version__, "scipy": scipy.__version__}
+    if device == "cpu":
+        return {
+            **versions,
+            "device": "cpu",
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
+    driver = getattr(torch.cuda, "driver_version", lambda: None)()
+    return {**versions, "device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": driver}
+
+
+def row(found: Mapping[str, Any]) -> str:
+    mine = f"{found['seconds'][OURS] * 1e3:.3g} ms"
+    against = ", ".join(
+        f"{ratio:g}x {name}{' (extrapolated)' if name in found['extrapolated'] else ''}"
+        for name, ratio in found["ours_faster"].items()
+    )
+    return f"{found['operation']:<22}{found['size']:<34}{mine:>10}{found['percent_of_floor']:>8}%   {against}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("files", nargs="*", help="which files of kernels/ (default: all that have cases)")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
+    known = sorted(path.stem.removeprefix("kernel_") for path in HERE.glob("kernel_*.py"))
+    unknown = [name for name in arguments.files if name not in known]
+    if unknown:
+        parser.error(f"no cases for {', '.join(unknown)}; there are {', '.join(known)}")
+    floor = floors(device)
+    path = (
+        HERE
+        / "data"
+        / f"kernels_{'cpu' if device == 'cpu' else torch.cuda.get_device_name().split()[-1].lower()}.json"
+    )
+    content = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    print(f"{'operation':<22}{'size':<34}{'ours':>10}{'of floor':>9}   ours is faster by")
+    for name in arguments.files or known:
+        found = []
+        for case in import_module(f"kernel_{name}").CASES:
+            found.append(measured(case, device, arguments.rounds, floor))
+            print(row(found[-1]), flush=True)
+        content["rows"][name] = {"cases": found, "floor": floor, "environment": environment(device)}
+        path.write_text(json.dumps(content, indent=1) + "\n")  # after each file: nothing measured is lost
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Triton where it is installed (Linux), and how every kernel of this folder is built.
+
+A kernel's file holds, in this order: the definition in plain torch, the Triton kernel, its launcher, the dispatch. The
+dispatch takes Triton for CUDA tensors (HIP ones too, which torch calls cuda) and a vectorised path with bounded memory
+elsewhere. Without Triton the decorator does nothing and every dispatch computes on the CPU.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+# Triton 3.9 warns when this is unset, and 3.10 changes the default. Fused multiply-add is what the budgets were read with.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+    jit: Any
+else:
+    try:
+        import triton.language as tl
+        from triton import jit
+    except ImportError:
+
+        class _Absent:
+            """Stands for triton.language in annotations; a kernel that were run would say what is missing."""
+
+            constexpr = Any
+
+            def __getattr__(self, name: str) -> Any:
+                raise ImportError("Triton is not installed: kernels run on Linux with a GPU")
+
+        tl, jit = _Absent(), lambda function: function
+
+
+__all__ = ["Build", "ceil_div", "jit", "on_gpu", "tl"]
+
+
+@dataclass(frozen=True)
+class Build:
+    """One ahead-of-time build of a kernel: tests compile it for every target and hold it to its budget (tests/test_aot.py).
+
+    types: run-time argument -> Triton's type ("*fp32", "i64"). constants: the constexpr arguments. registers: the most that a
+    thread may use on an NVIDIA target, where a spill or a stack is an error on every target."""
+
+    kernel: Any
+    types: Mapping[str, str]
+    constants: Mapping[str, Any]
+    registers: int
+    warps: int = 4
+    stages: int = 3
+
+
+def on_gpu(*tensors: Tensor) -> bool:
+    """Whether the dispatch takes Triton. ValueError when the tensors live on different devices."""
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(
+            f"expected tensors on one device, got {', '.join(sorted(map(str, devices)))}; move them with .to(device)"
+        )
+    return bool(devices) and next(iter(devices)).type == "cuda"
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)

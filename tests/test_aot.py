@@ -1,0 +1,39 @@
+"""Every kernel is compiled ahead of time for four targets, on a machine without any: no spills, no stack, registers in budget."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = {"sm_80", "sm_90", "sm_100", "gfx942"}
+WITH_KERNELS = sorted(path.stem for path in (ROOT / "kernels").glob("*.py") if "@jit" in path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_KERNELS)
+def test_a_kernel_compiles_for_every_target_within_its_budget(name: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, str(ROOT / "benchmarks" / "resources.py"), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert {used["target"] for used in found} == TARGETS
+    for used in found:
+        assert used["spills"] == used["stack"] == 0, used
+        if used["target"] != "gfx942":
+            assert used["registers"] <= used["budget"], used
+        assert used["shared"] <= 160 * 1024, used  # what a block may take on sm_80
+
+
+@pytest.mark.parametrize("name", WITH_KERNELS)
+def test_every_kernel_that_is_launched_has_a_build(name: str) -> None:
+    text = (ROOT / "kernels" / f"{name}.py").read_text()
+    launched = {line.split("[")[0].strip() for line in text.splitlines() if "[grid]" in line}
+    builds = text[text.index("BUILDS") :]
+    assert launched
+    for kernel in launched:
+        assert f"{kernel}," in builds, f"{kernel} is not in BUILDS of {name}"
