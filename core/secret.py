@@ -116,9 +116,6 @@ class Secret:
         raw = self.derive(f"philox/{purpose}", 8)
         return int.from_bytes(raw[:4], "big"), int.from_bytes(raw[4:], "big")
 
-    def normals(self, purpose: str, *shape: int) -> Tensor:
-        return philox.normals(self.stream(purpose), _size(shape)).reshape(shape)
-
     def images(self, purpose: str, *shape: int) -> Tensor:
         """Noise images, every pixel uniform over the 256 grey levels: float32 in [0, 1]."""
         return philox.octets(self.stream(purpose), _size(shape)).reshape(shape).to(torch.float32) / 255

@@ -82,15 +82,20 @@ def encrypt(
     return c0, c1, c2, c3
 
 
+def words_at(key: tuple[int, int], block_N: Words) -> NDArray[np.uint32]:
+    """The blocks of these numbers, (N, 4) uint32, on the CPU."""
+    out_N4 = np.empty((len(block_N), 4), dtype=np.uint32)
+    for start in range(0, len(block_N), CHUNK):
+        part = block_N[start : start + CHUNK]
+        counter = part & np.uint64(MASK), part >> np.uint64(32), np.zeros_like(part), np.zeros_like(part)
+        for i, words_N in enumerate(encrypt(*counter, *key)):
+            out_N4[start : start + CHUNK, i] = words_N
+    return out_N4
+
+
 def block_words(key: tuple[int, int], first: int, count: int) -> NDArray[np.uint32]:
     """Blocks first .. first + count of the stream, (count, 4) uint32, on the CPU."""
-    out_N4 = np.empty((count, 4), dtype=np.uint32)
-    for start in range(0, count, CHUNK):
-        index = np.arange(first + start, first + min(start + CHUNK, count), dtype=np.uint64)
-        parts = index & np.uint64(MASK), index >> np.uint64(32), np.zeros_like(index), np.zeros_like(index)
-        for i, words_N in enumerate(encrypt(*parts, *key)):
-            out_N4[start : start + len(index), i] = words_N
-    return out_N4
+    return words_at(key, np.arange(first, first + count, dtype=np.uint64))
 
 
 @jit
@@ -149,11 +154,15 @@ def words(key: tuple[int, int], count: int, start: int = 0, device: torch.device
     return torch.from_numpy(flat.astype(np.int64))
 
 
-def signs(key: tuple[int, int], count: int) -> Tensor:
+def signs(key: tuple[int, int], count: int, first_block: int = 0) -> Tensor:
     """(count,) float32 of +1 and -1, one bit each: a block feeds 128."""
-    octet_N = block_words(key, 0, ceil_div(count, 128)).astype("<u4", copy=False).view(np.uint8).reshape(-1)
-    bits = np.unpackbits(octet_N, count=count, bitorder="little")
-    return torch.from_numpy(bits).to(torch.float32).mul_(2).sub_(1)
+    bits_N = bits_of(block_words(key, first_block, ceil_div(count, 128)).reshape(-1))[:count]
+    return torch.from_numpy(bits_N).to(torch.float32).mul_(2).sub_(1)
+
+
+def bits_of(words: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """The bits of the last axis, 1 for the sign +1 and 0 for -1: (..., W) -> (..., 32 W)."""
+    return np.unpackbits(words.astype("<u4", copy=False).view(np.uint8), axis=-1, bitorder="little")
 
 
 def uniforms(key: tuple[int, int], count: int) -> Tensor:
@@ -161,13 +170,23 @@ def uniforms(key: tuple[int, int], count: int) -> Tensor:
     return ((words(key, count) >> 8).to(torch.float64) + 0.5) / 2**24
 
 
-def normals(key: tuple[int, int], count: int) -> Tensor:
+def normals(key: tuple[int, int], count: int, first_block: int = 0) -> Tensor:
     """(count,) float32 standard normals (Box-Muller)."""
-    u_P2 = uniforms(key, count + count % 2).reshape(-1, 2)
-    radius_P = torch.sqrt(-2 * torch.log(u_P2[:, 0]))
-    angle_P = 2 * math.pi * u_P2[:, 1]
-    pairs_P2 = torch.stack((radius_P * torch.cos(angle_P), radius_P * torch.sin(angle_P)), -1)
-    return pairs_P2.reshape(-1)[:count].to(torch.float32)
+    return normals_of(block_words(key, first_block, ceil_div(count, 4)))[:count]
+
+
+def normals_of(words: NDArray[np.uint32]) -> Tensor:
+    """A normal for each word, in the order of the array, whose size is even: (W,) float32. In chunks that stay in the cache."""
+    pair_P2 = words.reshape(-1, 2)
+    out_P2 = torch.empty(pair_P2.shape, dtype=torch.float32)
+    for start in range(0, len(pair_P2), CHUNK):
+        top_C2 = pair_P2[start : start + CHUNK] >> np.uint32(8)
+        uniform_C, turn_C = (torch.from_numpy(top_C2[:, i].astype(np.float64)).add_(0.5) for i in (0, 1))
+        radius_C = uniform_C.mul_(2**-24).log_().mul_(-2).sqrt_()
+        angle_C = turn_C.mul_(2 * math.pi * 2**-24)
+        out_P2[start : start + CHUNK, 0] = torch.cos(angle_C).mul_(radius_C)
+        out_P2[start : start + CHUNK, 1] = angle_C.sin_().mul_(radius_C)
+    return out_P2.reshape(-1)
 
 
 def octets(key: tuple[int, int], count: int) -> Tensor:

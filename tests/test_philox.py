@@ -118,7 +118,8 @@ def test_uniforms_never_touch_their_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     low, high = philox.uniforms(KEY, 2).tolist()
     assert 0 < low < 2**-24
     assert 1 - 2**-24 < high < 1
-    assert torch.isfinite(philox.normals(KEY, 4)).all()
+    corners = np.array([0, 0, 0, 2**32 - 1, 2**32 - 1, 0, 2**32 - 1, 2**32 - 1], dtype=np.uint32)
+    assert torch.isfinite(philox.normals_of(corners)).all()
 
 
 def test_normals_come_in_pairs_of_box_and_muller() -> None:
@@ -161,3 +162,32 @@ def test_streams_of_neighbouring_keys_share_nothing() -> None:
     base = philox.signs(KEY, 100_000)
     for other in ((KEY[0] + 1, KEY[1]), (KEY[0], KEY[1] + 1), (KEY[1], KEY[0])):
         assert abs((base * philox.signs(other, 100_000)).mean().item()) < 4 / math.sqrt(100_000)
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 4 * (2**32 - 2) + 3, 2**40 + 2])
+@pytest.mark.parametrize("count", [*ODD, 1000, 2049])
+def test_every_path_gives_the_words_of_the_definition(start: int, count: int, device: str) -> None:
+    expected = philox.words_reference(KEY, count, start)
+    assert torch.equal(philox.words(KEY, count, start), expected)
+    found = philox.words_triton(KEY, count, start, torch.device(device))
+    assert found.dtype == torch.int32
+    assert torch.equal(found.cpu().to(torch.int64) & philox.MASK, expected)
+
+
+def test_keys_with_the_highest_bit_reach_the_kernel(device: str) -> None:
+    for key in ((2**32 - 1, 2**32 - 1), (0, 2**31), (2**31, 0)):
+        found = philox.words_triton(key, 9, 0, torch.device(device)).cpu().to(torch.int64) & philox.MASK
+        assert found.tolist() == [word_of_integers(key, i) for i in range(9)]
+
+
+def test_encrypted_blocks_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, normals = philox.block_words(KEY, 5, 100), philox.normals(KEY, 399)
+    monkeypatch.setattr(philox, "CHUNK", 7)
+    assert (philox.block_words(KEY, 5, 100) == whole).all()
+    assert torch.equal(philox.normals(KEY, 399), normals)
+
+
+def test_bad_counts_are_refused() -> None:
+    for count, start in ((-1, 0), (1, -1)):
+        with pytest.raises(ValueError, match="expected count >= 0 and start >= 0"):
+            philox.words(KEY, count, start)
