@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from .lang import on_gpu
+
 Prf = Literal["philox", "splitmix64"]
 Statistic = Literal["green", "gumbel", "layers"]
 LOGITS = (torch.float32, torch.bfloat16, torch.float16)
@@ -93,6 +95,7 @@ def checked_rows(
     """Windows, keys and messages of a step of generation as contiguous int64, one a row; a single key serves every row."""
     check_integers("windows", windows_BH, 2)
     check_integers("keys", keys_B, 1)
+    on_gpu(windows_BH, keys_B, *(() if payload_B is None else (payload_B,)))
     rows = len(windows_BH)
     if windows_BH.shape[1] != mark.width:
         raise ValueError(
