@@ -231,34 +231,34 @@ def _chunked(hidden_RD: Tensor, head_VD: Tensor, target_R: Tensor, bias_V: Maybe
     """The CPU's way, for CHUNK_POSITIONS at most: chunks of the vocabulary are its splits."""
     (V, D), R = head_VD.shape, len(hidden_RD)
     C = min(V, max(64, min(CHUNK_TOKENS, CHUNK_NUMBERS // max(D, 1))))
-    own_R = _own(hidden_RD, head_VD, target_R, bias_V)
-    reals_2SR = torch.empty(2, ceil_div(V, C), R)
-    counts_2SR = torch.empty(2, ceil_div(V, C), R, dtype=torch.int64)
+    own_R, hidden_RD = _own(hidden_RD, head_VD, target_R, bias_V), hidden_RD.float()
+    next_R = torch.nextafter(own_R, torch.full_like(own_R, math.inf)).masked_fill(own_R == math.inf, math.nan)
+    reals_2SR, counts_2SR = (
+        torch.empty(2, ceil_div(V, C), R),
+        torch.empty(2, ceil_div(V, C), R, dtype=torch.int64),
+    )
+    # Comparisons into float32 and their sums take a third of bool's time.
+    logits_RC, flags_RC, column_C = torch.empty(R, C), torch.empty(R, C), torch.arange(0.0, C)
     for s, first in enumerate(range(0, V, C)):
-        x_RC = hidden_RD.float() @ head_VD[first : first + C].float().T
+        tokens = slice(first, min(first + C, V))
+        c = tokens.stop - first
+        x_RC = torch.mm(hidden_RD, head_VD[tokens].float().T, out=logits_RC[:, :c])
         if bias_V is not None:
-            x_RC += bias_V[first : first + C].float()
-        flags_RC = torch.empty_like(
-            x_RC
-        )  # of 0 and 1: comparisons into float32 and their sums take a third of bool's time
-        counts_2SR[1, s] = _before(x_RC, flags_RC, target_R - first, own_R)
+            x_RC += bias_V[tokens].float()
+        here = torch.nonzero((target_R >= first) & (target_R < tokens.stop))[:, 0]
+        x_RC[here, target_R[here] - first] = own_R[here]
+        # Before the target: of a chunk of lower ids what is as large; else what is as large as the next float, and lower ties.
+        limit_R = torch.where(target_R >= tokens.stop, own_R, next_R)
+        counts_2SR[1, s] = torch.ge(x_RC, limit_R[:, None], out=flags_RC[:, :c]).sum(1)
+        near_RC = x_RC[here]
+        tied = here[torch.eq(near_RC, own_R[here, None], out=near_RC).sum(1) > 1]
+        lower_RC = (x_RC[tied] == own_R[tied, None]) & (column_C[:c] < target_R[tied, None] - first)
+        counts_2SR[1, s, tied] += lower_RC.sum(1)
         reals_2SR[0, s] = top_R = x_RC.amax(1)
-        back_RC = torch.eq(x_RC, top_R[:, None], out=flags_RC).mul_(torch.arange(x_RC.shape[1], 0, -1.0))
-        counts_2SR[0, s] = first + x_RC.shape[1] - back_RC.amax(1).long()
+        back_RC = torch.eq(x_RC, top_R[:, None], out=flags_RC[:, :c]).mul_(C - column_C[:c])
+        counts_2SR[0, s] = first + C - back_RC.amax(1).long()
         reals_2SR[1, s] = x_RC.sub_(top_R.clamp(-LARGEST, LARGEST)[:, None]).exp_().sum(1)
     return _combined(reals_2SR, counts_2SR, target_R, own_R, V)
-
-
-def _before(x_RC: Tensor, flags_RC: Tensor, column_R: Tensor, own_R: Tensor) -> Tensor:
-    """(R,): how many of a chunk's logits stand before the target, whose own is put into its column. One comparison a logit: of a
-    chunk of lower ids "as large" counts, else "as large as the next float"; the chunk with the target is searched for ties."""
-    C = x_RC.shape[1]
-    here = torch.nonzero((column_R >= 0) & (column_R < C))[:, 0]
-    x_RC[here, column_R[here]] = own_R[here]
-    next_R = torch.nextafter(own_R, torch.full_like(own_R, math.inf)).masked_fill(own_R == math.inf, math.nan)
-    count_R = torch.ge(x_RC, torch.where(column_R >= C, own_R, next_R)[:, None], out=flags_RC).sum(1)
-    count_R[here] += ((x_RC[here] == own_R[here, None]) & (torch.arange(C) < column_R[here, None])).sum(1)
-    return count_R
 
 
 def _check(hidden_ND: Tensor, head_VD: Tensor, target_N: Maybe, bias_V: Maybe) -> None:
