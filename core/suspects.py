@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..kernels.row_labels import row_labels
+
 
 @torch.no_grad()
 def logits(model: nn.Module, inputs: Tensor, device: str = "cpu", batch: int = 1024) -> Tensor:
@@ -38,10 +40,11 @@ class Suspects:
         return torch.stack([logits(model, inputs, self.device) for model in self.models])
 
     def labels(self, inputs: Tensor) -> Tensor:
-        """(M, N) int64 predicted classes; the first of equal logits wins. Memory: one model's logits at a time."""
+        """(M, N) int64 predicted classes: the lowest of those with the largest logit, -1 where a logit is NaN, which agrees with
+        nothing. Memory: one model's logits at a time."""
         if not self.models:
             return torch.empty(0, len(inputs), dtype=torch.int64)
-        return torch.stack([logits(model, inputs, self.device).argmax(-1) for model in self.models])
+        return torch.stack([row_labels(logits(model, inputs, self.device)) for model in self.models])
 
     def weights(self, layer: str) -> list[Tensor | None]:
         """The layer's weight of every suspect in float32, None for a suspect without this layer."""

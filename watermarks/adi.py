@@ -96,8 +96,8 @@ def hits_at_lengths(suspects: Suspects, keys: Sequence[TriggerKey], lengths: Seq
     parts = []
     for group in _groups(keys):
         images_U, index_KT = _union(group)
-        labels_MU = suspects.labels(images_U.float() / 255)
-        parts.append(trigger_hits(labels_MU, index_KT, torch.stack([key.labels_T for key in group]), lengths))
+        targets_KT = torch.stack([key.labels_T for key in group])
+        parts.append(trigger_hits(suspects.labels(images_U.float() / 255), targets_KT, index_KT, lengths))
     return torch.cat(parts, 1)
 
 

@@ -19,6 +19,8 @@ from ..core.key import Key, expect_length
 from ..core.scores import Scores
 from ..core.secret import Secret, seed_for
 from ..core.suspects import Suspects, logits
+from ..kernels.row_labels import row_labels
+from ..kernels.trigger_hits import trigger_hits
 
 ROUNDS = 50
 
@@ -72,8 +74,8 @@ class Akh(Watermark):
             picks = torch.randint(len(task.owner), (10 * self.queries,), generator=generator)
             batch = task.owner.take(picks)
             tried = augment(batch.inputs, generator, self.degrees, self.shift, self.noise)
-            predicted = logits(model, tried).argmax(-1)
-            wrong = predicted != batch.targets
+            predicted = row_labels(logits(model, tried))
+            wrong = (predicted >= 0) & (predicted != batch.targets)
             inputs.append(tried[wrong])
             labels.append(predicted[wrong])
             if sum(map(len, labels)) >= self.queries:
@@ -90,6 +92,7 @@ class Akh(Watermark):
         """Agreeing labels. ValueError for a key of another length."""
         expect_length((key.labels_N for key in keys), self.queries, "watermark.queries")
         labels_MU = suspects.labels(torch.cat([key.inputs_N for key in keys]))
-        parts_K = labels_MU.split([len(key.labels_N) for key in keys], 1)
-        agree = [(part == key.labels_N).sum(1) for part, key in zip(parts_K, keys, strict=True)]
-        return Scores(torch.stack(agree, 1).double().numpy(), "agreeing labels", self.queries)
+        labels_KN = torch.stack([key.labels_N for key in keys])
+        own_KN = torch.arange(labels_KN.numel()).reshape(labels_KN.shape)
+        agree_MK = trigger_hits(labels_MU, labels_KN, own_KN)
+        return Scores(agree_MK.double().numpy(), "agreeing labels", self.queries)
