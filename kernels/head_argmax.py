@@ -81,8 +81,8 @@ def _product(
             a, b = tl.load(tl.multiple_of(left + d, 16) + i), tl.load(tl.multiple_of(right + d, 16) + j)
         else:
             inside = depth < tl.cast(D - d, tl.int32)
-            a = tl.load(left + d * hidden_d + i, mask=inside[None, :], other=0)
-            b = tl.load(right + d * head_d + j, mask=inside[:, None], other=0)
+            a = tl.load(left + tl.cast(d, tl.int64) * hidden_d + i, mask=inside[None, :], other=0)
+            b = tl.load(right + tl.cast(d, tl.int64) * head_d + j, mask=inside[:, None], other=0)
         if WIDE:
             a, b = a.to(tl.float32), b.to(tl.float32)
         x = tl.dot(a, b, x, input_precision="ieee")

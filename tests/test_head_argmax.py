@@ -170,16 +170,24 @@ def test_offsets_beyond_32_bits(way: Way, D: int) -> None:
     """Rows 2^24 - 16 numbers apart pass 2^31 at row 129, rows 2^31 apart at once; memory never touched is never used."""
     hidden_ND, head_VD, target_N = whole(2, D), whole(140, D, seed=1), torch.tensor([139, 130])
     expected = head_argmax_reference(hidden_ND, head_VD, target_N)
-
-    def far(x: Tensor, step: int) -> Tensor:
-        wide = torch.empty((len(x) - 1) * step + D, dtype=torch.bfloat16).as_strided((len(x), D), (step, 1))
-        return wide.copy_(x)
-
     same(way(hidden_ND.bfloat16(), far(head_VD, 2**24 - 16), target_N), expected)
     same(way(far(hidden_ND, 2**31), head_VD.bfloat16(), target_N), expected)
     two_N = torch.tensor([1, 0])
     expected = head_argmax_reference(hidden_ND, head_VD[:2], two_N)
     same(way(hidden_ND.bfloat16(), far(head_VD[:2], 2**31), two_N), expected)
+
+
+@WAYS
+def test_a_transposed_head_beyond_32_bits(way: Way) -> None:
+    hidden_ND, head_VD, target_N = whole(2, 193), whole(40, 193, seed=1), torch.tensor([39, 30])
+    expected = head_argmax_reference(hidden_ND, head_VD, target_N)
+    same(way(hidden_ND.bfloat16(), far(head_VD.T, 2**24 - 16).T, target_N), expected)
+
+
+def far(x: Tensor, step: int) -> Tensor:
+    """x in bfloat16, its rows `step` numbers apart."""
+    wide = torch.empty((len(x) - 1) * step + x.shape[1], dtype=torch.bfloat16)
+    return wide.as_strided(x.shape, (step, 1)).copy_(x)
 
 
 # --- ties, infinities, nan, nothing
