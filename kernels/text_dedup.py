@@ -75,7 +75,7 @@ def _keys_kernel(ids, out, length, count, WIDTH: tl.constexpr, PAIR: tl.constexp
     inside = place < count
     live = inside & (place % length >= WIDTH)
     key = (place * 0 + WIDTH).to(tl.uint64)
-    for i in tl.static_range(WIDTH + PAIR):
+    for i in tl.static_range(WIDTH + PAIR):  # pyright: ignore
         absorbed = tl.load(ids + place - WIDTH + i, mask=live, other=0).to(tl.int64)
         key = mixed((key ^ absorbed.to(tl.uint64, bitcast=True)) + 0x9E3779B97F4A7C15)
     tl.store(out + place, tl.where(live, key.to(tl.int64, bitcast=True), 0), mask=inside)

@@ -60,7 +60,7 @@ def _payloads_kernel(
         place = part // parts * length + position
         if tl.load(scored + place) != 0:
             token = tl.load(ids + place).to(tl.int64)
-            for wrap in tl.static_range(2):
+            for wrap in tl.static_range(2):  # pyright: ignore
                 start = token - wrap * vocabulary + tile * 4 * BLOCKS
                 if ((start & 3) == remainder) & (start < vocabulary) & (start + 4 * BLOCKS > 0):
                     s0, s1, s2, seed = text_state(ids, place, place >= 0, key, WIDTH, SPLITMIX)

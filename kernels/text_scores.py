@@ -66,7 +66,7 @@ def text_scores_reference(ids_BT: Tensor, scored_BT: Tensor, keys_K: Tensor, mar
 @jit
 def _layer_sums(bits, out, TILE: tl.constexpr):
     """Store the 32 sums of byte counters (TILE, 8): counter c holds layers c, c + 8, c + 16, c + 24."""
-    for byte in tl.static_range(4):
+    for byte in tl.static_range(4):  # pyright: ignore
         ones = tl.sum(((bits >> (8 * byte)) & 0xFF).to(tl.int32), 0)
         tl.store(out + 8 * byte + tl.arange(0, 8), ones.to(tl.int64))
 

@@ -54,13 +54,13 @@ def text_state(ids, place, live, key, WIDTH: tl.constexpr, SPLITMIX: tl.constexp
     s2 = (place * 0).to(tl.uint32)
     if SPLITMIX:
         seed = (place * 0 + WIDTH).to(tl.uint64)
-        for i in tl.static_range(WIDTH):
+        for i in tl.static_range(WIDTH):  # pyright: ignore
             before = tl.load(ids + place - WIDTH + i, mask=live, other=0).to(tl.int64)
             seed = mixed((seed ^ before.to(tl.uint64, bitcast=True)) + 0x9E3779B97F4A7C15)
         seed = mixed((seed ^ key) + 0x9E3779B97F4A7C15)
     else:
         s3 = s2
-        for i in tl.static_range(0, WIDTH, 4):
+        for i in tl.static_range(0, WIDTH, 4):  # pyright: ignore
             s0 ^= _absorbed(ids, place, live, i, WIDTH)
             s1 ^= _absorbed(ids, place, live, i + 1, WIDTH)
             s2 ^= _absorbed(ids, place, live, i + 2, WIDTH)
