@@ -154,7 +154,7 @@ def gumbel_argmax(
 
 
 def _best(score_BV: Tensor) -> Tensor:
-    best_B = score_BV.argmax(1)
+    best_B = torch.from_numpy(score_BV.numpy().argmax(1))  # 10 us for 50,257, where torch takes 58
     top_B = score_BV.gather(1, best_B[:, None]).squeeze(1)
     if top_B.isnan().any():  # argmax takes NaN for the largest
         return _best(torch.where(score_BV.isnan(), -torch.inf, score_BV))

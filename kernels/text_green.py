@@ -144,7 +144,6 @@ def green_bias(
         return green_triton(windows_BH, keys_B, mark, payload_B, logits_BV, delta)
     out_BV = torch.empty(logits_BV.shape, dtype=torch.float32)
     for rows, words_RV in rows_of_words(windows_BH, keys_B, payload_B, mark):
-        out_BV[rows] = green_bias_reference(
-            logits_BV[rows], torch.from_numpy(words_RV < mark.threshold), delta
-        )
+        green_RV = torch.from_numpy(words_RV < mark.threshold).to(torch.float32)
+        torch.add(logits_BV[rows].to(torch.float32), green_RV, alpha=delta, out=out_BV[rows])
     return out_BV

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .lang import ceil_div
-from .philox import CHUNK, MASK, Words, blocks, encrypt
+from .philox import CHUNK, MASK, MULTIPLIERS, ROUNDS, WEYL, Words, blocks, encrypt
 from .text_mark import Prf, TextMark
 
 CONTEXT, TOKEN = 0x574D4358, 0x574D544B  # "WMCX" and "WMTK": windows and candidates never share a counter
@@ -112,8 +112,10 @@ def shared(columns: Sequence[Words], shape: tuple[int, ...], prf: Prf) -> Sequen
 def keyed(common: Sequence[Words], shape: tuple[int, ...], key: Words, prf: Prf) -> State:
     """States of the windows that `shared` prepared. key: (1,) or one a window. Pass CHUNK windows at a time."""
     if prf == "splitmix64":
-        zero = np.zeros(1, dtype=np.uint64)
+        zero = np.zeros(shape, dtype=np.uint64)
         return zero, zero, zero, _mix((common[0] ^ key) + np.uint64(GOLDEN))
+    if shape == (1,):  # integers of Python: 50 us instead of 260 for numpy's calls
+        return _keyed_one([int(id_1[0]) for id_1 in common], int(key[0]))
     k0, k1 = key & np.uint64(MASK), key >> np.uint64(32)
     s0, s1, s2, s3 = (np.full(shape, word, dtype=np.uint64) for word in (CONTEXT, len(common), 0, 0))
     for offset in range(0, len(common), 4):
@@ -124,6 +126,22 @@ def keyed(common: Sequence[Words], shape: tuple[int, ...], key: Words, prf: Prf)
     return s0, s1, s2, (s3 ^ k0) | ((k1 ^ np.uint64(TOKEN)) << np.uint64(32))
 
 
+def _keyed_one(window: list[int], key: int) -> State:
+    k0, k1 = key & MASK, key >> 32
+    c0, c1, c2, c3 = CONTEXT, len(window), 0, 0
+    for offset in range(0, len(window), 4):
+        i0, i1, i2, i3 = [*window[offset : offset + 4], *(MASK - i for i in range(len(window) - offset, 4))]
+        c0, c1, c2, c3 = c0 ^ i0 & MASK, c1 ^ i1 & MASK, c2 ^ i2 & MASK, c3 ^ i3 & MASK
+        r0, r1 = k0 ^ offset, k1
+        for _ in range(ROUNDS):
+            p0, p1 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
+            c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ r0, p1 & MASK, (p0 >> 32) ^ c3 ^ r1, p0 & MASK
+            r0, r1 = (r0 + WEYL[0]) & MASK, (r1 + WEYL[1]) & MASK
+    seed = (k0 ^ c3) | (k1 ^ TOKEN) << 32
+    s0, s1, s2, seed_1 = np.array([[c0], [c1], [c2], [seed]], dtype=np.uint64)
+    return s0, s1, s2, seed_1
+
+
 def block_words(state: State, block: Words, prf: Prf) -> tuple[Words, Words, Words, Words]:
     """The words of candidates 4 block .. 4 block + 3. State and block broadcast."""
     if prf == "splitmix64":
@@ -132,7 +150,10 @@ def block_words(state: State, block: Words, prf: Prf) -> tuple[Words, Words, Wor
     shape = np.broadcast_shapes(state[3].shape, block.shape)
     # Blocks of a window share s0 .. s2, but what is encrypted in place must be there in full.
     c0, c1, c2, c3 = (np.array(np.broadcast_to(part, shape)) for part in (block, *state[:3]))
-    return encrypt(c0, c1, c2, c3, state[3] & np.uint64(MASK), state[3] >> np.uint64(32))
+    k0, k1 = state[3] & np.uint64(MASK), state[3] >> np.uint64(32)
+    if k0.size == 1:  # numbers spare encrypt the arrays of a changing key
+        return encrypt(c0, c1, c2, c3, int(k0.item()), int(k1.item()))
+    return encrypt(c0, c1, c2, c3, k0, k1)
 
 
 def word_of(state: State, candidate: Words, prf: Prf) -> Words:
@@ -147,26 +168,32 @@ def word_of(state: State, candidate: Words, prf: Prf) -> Words:
     return words
 
 
+def _vocabulary(state: State, count: int, prf: Prf) -> NDArray[np.uint32]:
+    """(R, 4 count): the words of the first blocks of each of R windows, states (R, 1)."""
+    words_RC4 = np.empty((len(state[3]), count, 4), dtype=np.uint32)
+    for first in range(0, count, CHUNK):
+        block_C = np.arange(first, min(first + CHUNK, count), dtype=np.uint64)
+        for i, words_RC in enumerate(block_words(state, block_C, prf)):
+            words_RC4[:, first : first + CHUNK, i] = words_RC
+    return words_RC4.reshape(len(words_RC4), -1)
+
+
 def rows_of_words(
     windows_BH: Tensor, keys_B: Tensor, payload_B: Tensor, mark: TextMark
 ) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
     """Rows and the words of all their candidates, shifted by the message, on the CPU. A row, or CHUNK blocks, at a time."""
     count = ceil_div(mark.vocabulary, 4)
     step = max(1, CHUNK // count)
-    for start in range(0, len(windows_BH), step):
-        rows = slice(start, min(start + step, len(windows_BH)))
-        size = rows.stop - start
-        columns = [id_R.numpy().view(np.uint64) for id_R in windows_BH[rows].unbind(1)]
-        key_R = keys_B[rows].numpy().view(np.uint64)
-        state = keyed(shared(columns, (size,), mark.prf), (size,), key_R, mark.prf)
-        s0, s1, s2, seed = (part[:, None] for part in state)
-        words_RV4 = np.empty((size, count, 4), dtype=np.uint32)
-        for first in range(0, count, CHUNK):
-            block = np.arange(first, min(first + CHUNK, count), dtype=np.uint64)
-            for i, words_RC in enumerate(block_words((s0, s1, s2, seed), block, mark.prf)):
-                words_RV4[:, first : first + CHUNK, i] = words_RC
-        words_RV = words_RV4.reshape(size, -1)[:, : mark.vocabulary]
-        shift_R = payload_B[rows].tolist()
-        if any(shift_R):
-            words_RV = np.stack([np.roll(row, -m) for row, m in zip(words_RV, shift_R, strict=True)])
-        yield rows, words_RV
+    for start in range(0, len(windows_BH), CHUNK):
+        columns = [id_R.numpy().view(np.uint64) for id_R in windows_BH[start : start + CHUNK].unbind(1)]
+        key_R = keys_B[start : start + CHUNK].numpy().view(np.uint64)
+        common = shared(columns, key_R.shape, mark.prf)
+        states = keyed(common, key_R.shape, key_R, mark.prf)
+        for row in range(0, len(key_R), step):
+            s0, s1, s2, seed = (part[row : row + step, None] for part in states)
+            words_RV = _vocabulary((s0, s1, s2, seed), count, mark.prf)[:, : mark.vocabulary]
+            rows = slice(start + row, start + row + len(words_RV))
+            shift_R = payload_B[rows].tolist()
+            if any(shift_R):
+                words_RV = np.stack([np.roll(row, -m) for row, m in zip(words_RV, shift_R, strict=True)])
+            yield rows, words_RV

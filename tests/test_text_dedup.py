@@ -84,13 +84,22 @@ def test_no_memory_is_left_unwritten(monkeypatch: pytest.MonkeyPatch, device: st
 
 @pytest.mark.parametrize("distinct", [1, 2, 50])
 @pytest.mark.parametrize("length", ODD)
-def test_firsts_by_either_sort(length: int, distinct: int) -> None:
-    """numpy's argsort is not stable, torch's is told to be: both must name the first of every run."""
-    keys_RT = torch.randint(-(2**63), 2**63 - 1, (distinct,))[torch.randint(0, distinct, (4, length))]
-    found = first_of_runs(keys_RT)
-    assert torch.equal(found, first_of_runs_sorted(keys_RT))
-    for row, keys in zip(found.tolist(), keys_RT.tolist(), strict=True):
-        assert row == [key not in keys[:t] for t, key in enumerate(keys)]
+def test_firsts_by_every_sort(length: int, distinct: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values with their places packed in, a stable sort, and keys that agree in all bits but those the places take."""
+    draw = torch.Generator().manual_seed(length)
+    for keys_D in (
+        torch.randint(-(2**63), 2**63 - 1, (distinct,), generator=draw),
+        torch.randint(0, 64, (distinct,), generator=draw) - 32,
+        torch.randint(0, 4, (distinct,), generator=draw) + 2**63 - 4,
+    ):
+        keys_RT = keys_D[torch.randint(0, distinct, (4, length), generator=draw)]
+        found = first_of_runs(keys_RT)
+        assert torch.equal(found, first_of_runs_sorted(keys_RT))
+        for row, keys in zip(found.tolist(), keys_RT.tolist(), strict=True):
+            assert row == [key not in keys[:t] for t, key in enumerate(keys)]
+        with monkeypatch.context() as patch:
+            patch.setattr(text_dedup, "PACKED", 0)
+            assert torch.equal(first_of_runs(keys_RT), found)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(0, 3), st.sampled_from(MODES))
