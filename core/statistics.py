@@ -98,14 +98,15 @@ def holm(log10_p: ArrayLike) -> Floats:
     return out
 
 
-def best_of_log10_p(log10_p: float, tried: int) -> float:
-    """log10 p of the best of `tried` independent tests: 1 - (1 - p)^tried, exact in log space (Sidak)."""
-    if tried < 1:
-        raise ValueError(f"expected at least one test, got {tried}")
-    if log10_p < -300:  # p leaves the doubles; 1 - (1 - p)^m = m p within relative m p, below precision
-        return min(log10_p + math.log10(tried), 0.0)
-    p = 10**log10_p
-    return math.log10(-math.expm1(tried * math.log1p(-p))) if p < 1 else 0.0
+def best_of_log10_p(log10_p: ArrayLike, tried: ArrayLike) -> Floats:
+    """log10 p of the best of `tried` independent tests: 1 - (1 - p)^tried, exact in log space (Sidak). Both broadcast."""
+    log_p, m = np.asarray(log10_p, dtype=np.float64), np.asarray(tried, dtype=np.float64)
+    if not (m >= 1).all():
+        raise ValueError(f"expected at least one test, got {m[~(m >= 1)][0]:g}")
+    with np.errstate(divide="ignore"):  # p = 1: ln 0, and the result is 1
+        exact = np.log10(-np.expm1(m * np.log1p(-(10 ** np.maximum(log_p, -300)))))
+    # Below, p leaves the doubles; 1 - (1 - p)^m = m p within relative m p, below precision.
+    return np.asarray(np.minimum(np.where(log_p < -300, log_p + np.log10(m), exact), 0))
 
 
 def cluster_bootstrap(
