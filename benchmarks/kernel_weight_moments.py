@@ -65,10 +65,12 @@ def ways(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, device: str) -> 
     forms = {"eager": shared, "compiled": compiled, "loop": separate}
     for form in forms.values():
         check(form, tensors[-3:])
-    calls = {
-        name: Way(lambda form=form: [form(tensor) for tensor in tensors]) for name, form in forms.items()
-    }
-    return {"ours": Way(lambda: weight_moments(tensors, BINS)), **calls}
+    ours = Way(lambda: weight_moments(tensors, BINS))
+    return {"ours": ours, **{name: Way(partial(each, form, tensors)) for name, form in forms.items()}}
+
+
+def each(form: Callable[[Tensor], tuple[Tensor, ...]], tensors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    return [form(tensor) for tensor in tensors]
 
 
 def case(name: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype = torch.float32) -> Case:
