@@ -66,16 +66,9 @@ def histogram_reference(v_V: Tensor, bins: Bins) -> Tensor:
 
 @jit
 def _moments_kernel(
-    like,
-    table,
-    edges,
-    out,
-    histogram,
-    BLOCK: tl.constexpr,
-    STEPS: tl.constexpr,
-    BINS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    like, table, edges, out, histogram,
+    BLOCK: tl.constexpr, STEPS: tl.constexpr, BINS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """One piece: table holds its address, count and row. STEPS > 0: it is full, and lies on a boundary of 16 bytes."""
     piece = tl.program_id(0).to(tl.int64)
     values = tl.load(table + 3 * piece).to(like.dtype)
