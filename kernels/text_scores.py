@@ -1,7 +1,7 @@
 """Detection: what every text says about every key, from its scored positions (kernels/text_dedup.py).
 
 Suffixes: B texts, T positions, K keys, P messages of a cyclic shift, L layers of a tournament, N scored positions at a time.
-  green   count of green ids, (B, K); under the null Bin(scored, gamma) exactly. With h = 0 and v2, distinct ids are scored
+  green   count of green ids, (B, K); under the null Bin(scored, gamma). With h = 0 and v2, distinct ids are scored
           against one green list (Unigram): Hyp(V, the list's size, scored), given the list
   gumbel  sum of -ln(1 - u), (B, K); under the null Gamma(scored, 1)
   layers  ones of every layer, (B, K, L); their total is Bin(L scored, 1/2), and any weighted z is the caller's
@@ -11,9 +11,9 @@ Sums are of integers, so that order, chunk and tile cannot change them: a Gumbel
 the CPU (error < 2^-33 a position) and from float32 on the GPU (2^-22).
 
 Cost: 9 bytes a position and 8 a text and key. For a key and position, Philox encrypts ceil(h / 4) + 1 blocks, 100 operations
-each, and splitmix64 mixes h + 2 times, about 30 of 32 bits each: at h = 4 that is 200 operations, and an H200 (33 T integer
-operations/s) does 160 G positions/s where 4.8 TB/s would feed 530 G. Operations are the floor, from the first key on.
-CPU: 70 ns (philox), 25 (splitmix64) a key and position, beside 70 of dedup.
+each, and splitmix64 mixes h + 2 times, about 30 of 32 bits each: at h = 4 that is 200 operations, and an H200 (17 T integer
+operations/s) does 85 G positions/s where 4.8 TB/s would feed 530 G. Operations are the floor, from the first key on; the sort
+of dedup is beside it, 17 G/s at best. CPU: 100 ns (philox), 8 (splitmix64) a key and position, beside 60 of dedup and gathering.
 """
 
 import math

@@ -1,7 +1,9 @@
 """One step of generation against its definition: green lists, Gumbel draws and tournaments, ties and numbers that are none."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -96,6 +98,9 @@ def test_draws_equal_their_definition(
         given = (random_logits(3, vocabulary).to(dtype), windows_BH, keys_B, mark, 0.7, payload_B)
         expected_B = gumbel_argmax_reference(*given)
         assert torch.equal(gumbel_argmax(*given), expected_B)
+        with monkeypatch.context() as patch:
+            patch.setattr(text_generation, "PIECE", 29)
+            assert torch.equal(gumbel_argmax(*given), expected_B)
         assert torch.equal(draw_by_kernel(*given, device=device), expected_B)
 
 
@@ -111,9 +116,15 @@ def test_draws_over_many_programs(device: str, monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(draw_by_kernel(logits_BV, windows_BH, keys_B, mark, device=device), expected_B)
 
 
-@pytest.mark.parametrize("way", [gumbel_argmax, draw_by_kernel, gumbel_argmax_reference])
-def test_ties_and_numbers_that_are_none(way: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize(
+    ("way", "piece"),
+    [(gumbel_argmax, 2**17), (gumbel_argmax, 300), (draw_by_kernel, 0), (gumbel_argmax_reference, 0)],
+)
+def test_ties_and_numbers_that_are_none(
+    way: Callable[..., Tensor], piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """NaN and -inf are never drawn, the lowest of several +inf is, and a row of nothing gives -1; a message turns none of it."""
+    monkeypatch.setattr(text_generation, "PIECE", piece)
     mark = TextMark(1000, 2, payloads=1000)
     windows_BH, keys_B, payload_B = drawn(2, 1000, rows=8)
     logits_BV = torch.full((8, 1000), -INF)
@@ -180,6 +191,24 @@ def test_logits_of_any_row_stride(device: str) -> None:
     assert torch.equal(draw_by_kernel(deep[:, -1], windows_BH, keys_B, mark, device=device), expected_B)
     kernel_BV = green_triton(*rows, 0 * payload_B.to(device), deep.to(device)[:, -1], 1.0)
     assert torch.equal(kernel_BV.cpu(), biased_BV)
+
+
+def test_rows_more_than_2_to_the_31_apart(tmp_path: Path, device: str) -> None:
+    """A view of a sparse file, of which two pages exist."""
+    apart = 2**31 + 40
+    memory = np.memmap(tmp_path / "sparse", dtype=np.float16, mode="w+", shape=(apart + 31,))
+    logits_BV = torch.from_numpy(memory).as_strided((2, 31), (apart, 1))
+    logits_BV.copy_(random_logits(2, 31))
+    mark = TextMark(31, 2)
+    windows_BH, keys_B, payload_B = drawn(2, 31, rows=2)
+    expected_B = gumbel_argmax_reference(logits_BV, windows_BH, keys_B, mark)
+    assert torch.equal(gumbel_argmax(logits_BV, windows_BH, keys_B, mark), expected_B)
+    biased_BV = green_bias_reference(logits_BV, green_mask(windows_BH, keys_B, mark), 1.0)
+    if device == "cpu":  # a GPU has no sparse files
+        assert torch.equal(draw_by_kernel(logits_BV, windows_BH, keys_B, mark), expected_B)
+        kernel_BV = green_triton(windows_BH, keys_B, mark, 0 * payload_B, logits_BV, 1.0)
+        assert torch.equal(kernel_BV, biased_BV)
+    assert torch.equal(green_bias(logits_BV, windows_BH, keys_B, mark, 1.0), biased_BV)
 
 
 @pytest.mark.parametrize("prf", PRFS)
