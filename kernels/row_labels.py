@@ -13,6 +13,7 @@ CPU, one core of an EPYC: 3.3 G logits/s in float32 rows of 128 256, where torch
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ CHUNK = 2**18  # logits at a time on the CPU: 1 MB in float32, within a core's s
 WIDEST = 2048  # classes at a time in a program: 16 a thread, in two loads of 16 bytes each from bf16
 TILE = 1024  # logits at a time of shorter rows: 16 a thread cost 150 registers where the rows share a tile, the k best 250
 
-Floats = NDArray[np.float32] | NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,10 @@ def _best_kernel(
     tl.store(last_classes + place, tl.where(none, -1, last_c), mask=inside)
 
 
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
 def even(logits_MUC: Tensor) -> Tensor:
     """The same rows as one group (1, M x U, C) where they lie evenly in memory, else unchanged. Never a copy."""
     rows, (stride_group, stride_row, _) = logits_MUC.shape[1], logits_MUC.stride()
@@ -181,16 +186,13 @@ def row_labels_triton(logits_MUC: Tensor, dtype: torch.dtype = torch.int64) -> T
 
 def row_best_triton(logits_MUC: Tensor, top: int) -> Best:
     """`top` in [1, C]."""
-    shape, place = logits_MUC.shape[:2], logits_MUC.device
-    wide = torch.float64 if logits_MUC.dtype == torch.float64 else torch.float32
+    shape, place, wide = logits_MUC.shape[:2], logits_MUC.device, _wide(logits_MUC)
     label_MU, class_MU = (torch.empty(shape, dtype=torch.int32, device=place) for _ in range(2))
     first_MU, last_MU = (torch.empty(shape, dtype=wide, device=place) for _ in range(2))
     if label_MU.numel():
         numbers, tile, grid = _layout(even(logits_MUC))
-        slots = 1 << (top - 1).bit_length()
-        _best_kernel[grid](
-            logits_MUC, label_MU, first_MU, last_MU, class_MU, *numbers, TOP=top, SLOTS=slots, **tile
-        )
+        tile |= {"TOP": top, "SLOTS": 1 << (top - 1).bit_length()}
+        _best_kernel[grid](logits_MUC, label_MU, first_MU, last_MU, class_MU, *numbers, **tile)
     return Best(label_MU, first_MU, last_MU, class_MU)
 
 
@@ -220,8 +222,7 @@ def expect_logits(logits: Tensor, name: str, dimensions: tuple[int, ...]) -> Non
 def blocks(logits_MUC: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows for the CPU, CHUNK logits or one row at a time: which of the M x U they are, and a contiguous (N, C) in float32, or
     float64."""
-    wide = torch.float64 if logits_MUC.dtype == torch.float64 else torch.float32
-    logits_GRC = even(logits_MUC)
+    wide, logits_GRC = _wide(logits_MUC), even(logits_MUC)
     rows, step = logits_GRC.shape[1], max(1, CHUNK // logits_GRC.shape[2])
     for group, logits_RC in enumerate(logits_GRC):
         for start in range(0, rows, step):
@@ -244,25 +245,32 @@ def row_labels(logits: Tensor) -> Tensor:
 
 
 def _label_rows(value_NC: Floats) -> NDArray[np.int64]:
-    """(N,) labels. Short rows class by class over all N, which takes half the time of argmax at 10 classes."""
-    if value_NC.shape[1] > SHORT:
-        label_N = value_NC.argmax(1)  # the first of equal logits, and the first NaN if there is one
-        best_N = value_NC[np.arange(len(value_NC)), label_N]
-        return np.where(np.isnan(best_N), NO_ANSWER, label_N)
-    value_CN = np.ascontiguousarray(value_NC.T)
-    best_N = value_CN.max(0)  # NaN if there is one
-    label_N, is_lower_N = np.zeros(len(value_NC), dtype=np.int8), np.ones(len(value_NC), dtype=np.bool_)
+    is_short = value_NC.shape[1] <= SHORT
+    label_N, best_N = _winners_of_columns(value_NC.T.copy()) if is_short else _winners(value_NC)
+    return np.where(np.isnan(best_N), NO_ANSWER, label_N)
+
+
+def _winners(value_NC: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The class (N,) of the largest logit of each row, the first of equal ones, and that logit; a NaN if there is one."""
+    label_N = value_NC.argmax(1)
+    return label_N, value_NC[np.arange(len(value_NC)), label_N]
+
+
+def _winners_of_columns(value_CN: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The same for few classes, over all N at once: half the time of argmax at 10 classes."""
+    best_N = value_CN.max(0)
+    label_N, is_lower_N = np.zeros(len(best_N), dtype=np.int8), np.ones(len(best_N), dtype=np.bool_)
     for value_N in value_CN[:-1]:
         is_lower_N &= value_N != best_N
         label_N += is_lower_N.view(np.int8)
-    return np.where(np.isnan(best_N), NO_ANSWER, label_N.astype(np.int64))
+    return label_N.astype(np.int64), best_N
 
 
 def row_best(logits_MUC: Tensor, top: int) -> Best:
     """The k best of each row, `top` in [1, C]. CPU memory beyond the result: as `row_labels`, and the k best of its rows."""
     if on_gpu(logits_MUC):
         return row_best_triton(logits_MUC.detach(), top)
-    shape, wide = logits_MUC.shape[:2], torch.float64 if logits_MUC.dtype == torch.float64 else torch.float32
+    shape, wide = logits_MUC.shape[:2], _wide(logits_MUC)
     label_MU, class_MU = (torch.empty(shape, dtype=torch.int32) for _ in range(2))
     first_MU, last_MU = (torch.empty(shape, dtype=wide) for _ in range(2))
     for place, value_NC in blocks(logits_MUC.detach()):
@@ -273,17 +281,17 @@ def row_best(logits_MUC: Tensor, top: int) -> Best:
 
 
 def _best_rows(value_NC: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Logits and classes of the k best, (N, B): argmax again and again, each time without the classes taken; a sort is slower up
-    to a few. Where -inf is among the k best taken and untaken look alike, so there, too, the definition decides."""
+    """Logits and classes of the k best, (N, B): the best again and again, without those taken; a sort is slower up to a few. Where
+    -inf is among the k best, taken and untaken look alike, so there the definition decides."""
     if top > FEW:
         exact_class, exact = row_best_reference(value_NC, top)
         return exact, exact_class
-    left, row_N = value_NC.clone().numpy(), np.arange(len(value_NC))
-    value_NB, class_NB = np.empty((len(left), top), left.dtype), np.empty((len(left), top), np.int64)
+    is_short, row_N = value_NC.shape[1] <= SHORT, np.arange(len(value_NC))
+    left = value_NC.numpy().T.copy() if is_short else value_NC.numpy().copy()
+    value_NB, class_NB = np.empty((len(row_N), top), left.dtype), np.empty((len(row_N), top), np.int64)
     for b in range(top):
-        class_NB[:, b] = left.argmax(1)
-        value_NB[:, b] = left[row_N, class_NB[:, b]]
-        left[row_N, class_NB[:, b]] = -np.inf
+        class_NB[:, b], value_NB[:, b] = _winners_of_columns(left) if is_short else _winners(left)
+        left[(class_NB[:, b], row_N) if is_short else (row_N, class_NB[:, b])] = -np.inf
     unsure_N = np.isnan(value_NB[:, 0]) | np.isneginf(value_NB[:, -1])
     if unsure_N.any():
         exact_class, exact = row_best_reference(value_NC[torch.from_numpy(unsure_N)], top)

@@ -215,7 +215,7 @@ def _hits_cpu(
     labels_MU: Tensor, targets_KT: Tensor, index_KT: Tensor | None, bounds: Sequence[int]
 ) -> Tensor:
     """A trigger's answers side by side, one or few bytes each: a key's triggers are looked up by copying rows of M, compared and
-    added M at a time. 80 times faster than a loop over cells where all keys have own triggers, 500 times where they share."""
+    added M at a time. For 300 suspects and 100 keys 110 times faster than a loop over cells where keys have own triggers."""
     answer_UM, expected_KT = _narrow(labels_MU, targets_KT)
     (keys, triggers), suspects = expected_KT.shape, len(labels_MU)
     out_MKP = torch.empty(suspects, keys, len(bounds) - 1, dtype=torch.int64)
@@ -233,10 +233,11 @@ def _hits_cpu(
 
 def _narrow(labels_MU: Tensor, targets_KT: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels (U, M) and targets in the smallest dtype that holds the labels: -1 for no answer, -2 for a target no label is."""
-    largest = int(labels_MU.max()) if labels_MU.numel() else 0
+    smallest, largest = map(int, labels_MU.aminmax()) if labels_MU.numel() else (0, 0)
     dtypes = (torch.int8, torch.int16, torch.int32, torch.int64)
     dtype = next(dtype for dtype in dtypes if largest <= torch.iinfo(dtype).max)
-    answer_UM = labels_MU.clamp(min=NO_ANSWER).to(dtype).t().contiguous()
+    labels_MU = labels_MU if smallest >= NO_ANSWER else labels_MU.clamp(min=NO_ANSWER)
+    answer_UM = labels_MU.to(dtype).t().contiguous()
     is_possible_KT = (targets_KT >= 0) & (targets_KT <= largest)
     return answer_UM.numpy(), targets_KT.where(is_possible_KT, -2).to(dtype).numpy()
 

@@ -98,6 +98,9 @@ def test_no_answer_agrees_with_nothing(place: str) -> None:
     labels_MN = torch.tensor([[-1, -1, 3], [-5, -1, -1]], device=place)
     assert agreement(labels_MN, labels_MN).tolist() == [[1, 0], [0, 0]]
     assert agreement(labels_MN[1:], labels_MN[1:]).tolist() == [[0]]
+    all_answered = torch.tensor([[0, 1, 3], [3, 1, 1]], device=place)  # -5 and 3 share 3 bits
+    assert agreement(labels_MN, all_answered).tolist() == [[1, 0], [0, 0]]
+    assert agreement(all_answered, labels_MN).tolist() == [[1, 0], [0, 0]]
     largest = torch.tensor([[2**62 - 1, -1]], device=place)
     assert agreement(largest, largest).tolist() == [[1]]
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from triton.runtime import interpreter
 
+from assay.core.suspects import Suspects
 from assay.kernels import row_labels as file
 from assay.kernels.row_labels import (
     Best,
@@ -20,6 +21,7 @@ from assay.kernels.row_labels import (
     row_labels,
     row_labels_triton,
 )
+from assay.kernels.trigger_hits import trigger_hits
 
 INF, NAN = math.inf, math.nan
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -227,6 +229,19 @@ def test_one_model_alone_and_logits_that_want_gradients() -> None:
     found = row_labels(logits_UC)
     assert torch.equal(found, logits_UC.argmax(-1))
     assert not found.requires_grad
+
+
+def test_suspects_answer_by_the_same_rule() -> None:
+    """A broken model has no answer, so no key can claim it."""
+    models = [nn.Linear(3, 4) for _ in range(3)]
+    with torch.no_grad():
+        for parameter in models[0].parameters():
+            parameter.zero_()
+        models[1].weight[2, 0] = NAN
+    found = Suspects(models).labels(torch.rand(5, 3))
+    assert found[:2].tolist() == [[0] * 5, [-1] * 5]
+    assert (found[2] >= 0).all()
+    assert not trigger_hits(found, torch.full((1, 5), -1)).any()
 
 
 @pytest.mark.parametrize(

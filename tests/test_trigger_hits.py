@@ -198,6 +198,8 @@ def test_the_definition_of_hits_equals_the_loop(top: int) -> None:
 def test_margins_equal_the_loop(size: tuple[int, int, int, int, int], dtype: torch.dtype, place: str) -> None:
     logits_MUC, targets_KT, index_KT = drawn(size, dtype)
     logits_MUC = torch.where(logits_MUC == -INF, -100, logits_MUC)  # else the means are infinite or NaN
+    tensors = moved(place, logits_MUC, targets_KT, index_KT)
+    assert torch.equal(hits_and_margins(*tensors)[0], trigger_hits(*tensors))
     targets_KT = targets_KT.clamp(0, size[2] - 1)
     tensors = moved(place, logits_MUC, targets_KT, index_KT)
     hits_MK, margins_MK = hits_and_margins(*tensors)
