@@ -10,9 +10,9 @@ Every derived quantity is a function of words by index alone, so any slice can b
 Philox is a counter-based generator, not a cipher: it is trusted for statistical quality, never for secrecy. The secrecy of a
 key rests on HKDF-SHA256, which derives (k0, k1) from the owner's secret (core/secret.py).
 
-Cost: 4 bytes written and 10 rounds x 2 multiplications, 2 high halves and 4 xors a block of 16 bytes, 100 operations with the
-key's schedule. 25 operations a word of 4 bytes: an H200 writes 1.2 T words/s (4.8 TB/s) and has 8.4 T 32-bit integer
-multiplications/s for the 5 that a word needs, so memory is the floor. CPU: 33 ns a block on one core of an EPYC (AVX2).
+Cost: 4 bytes written a word, and 25 operations: a block of 16 bytes takes 10 rounds of 2 products with their high halves and 4
+xors, and the key's schedule. An H200 writes 1.2 T words/s (4.8 TB/s) and makes 16.7 T integer operations/s (64 a cycle on each of
+132 multiprocessors), .67 T words/s: operations are the floor. CPU: 33 ns a block on one core of an EPYC (AVX2).
 """
 
 import math
