@@ -117,6 +117,14 @@ def environment(device: str) -> dict[str, Any]:
     return {**versions, "device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": driver}
 
 
+def processor() -> str:
+    """The processor's name where the system tells it (Linux), else its kind."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def row(found: Mapping[str, Any]) -> str:
     mine = f"{found['seconds'][OURS] * 1e3:.3g} ms"
     against = ", ".join(
