@@ -139,6 +139,30 @@ def verify(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     return 0
 
 
+def weightstats(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from .weightplot import checked, save
+    from .weightshow import show
+    from .weightstats import plain, weightstats
+
+    _nothing_left(rest)
+    model = Path(arguments.model)
+    place = Path(arguments.plot or f"{model.stem}.weights.png")
+    wanted = bool(arguments.plot) or not arguments.json
+    plot = checked(place) if wanted else None
+    report = weightstats(
+        model, [Path(path) for path in arguments.references], arguments.bins, arguments.channels
+    )
+    if plot:
+        save(report, plot)
+    if arguments.json:
+        found = {**plain(report), "plot": str(plot) if plot else None}
+        print(json.dumps(found, indent=1, allow_nan=False))  # noqa: T201
+        return 0
+    show(report, console)
+    console.print(f"the picture: {plot}", soft_wrap=True)
+    return 0
+
+
 def wandb(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from ..leaderboard.store import Store
     from .tracking import replay
@@ -190,6 +214,8 @@ def parser() -> argparse.ArgumentParser:
     _verify_options(
         command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY")
     )
+    text = "a first look at a suspect's weights, alone or beside references: assay weightstats MODEL [REFERENCE ...]"
+    _weightstats_options(command("weightstats", weightstats, text))
     _wandb_options(command("wandb", wandb, "replay the store into W&B"))
     return top
 
@@ -206,6 +232,21 @@ def _verify_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
     _own_options(sub)
     sub.add_argument("--json", action="store_true")
+
+
+def _weightstats_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", help="the suspect's weights, safetensors")
+    sub.add_argument(
+        "references", nargs="*", metavar="REFERENCE", help="models to compare it with, trained alike"
+    )
+    sub.add_argument(
+        "--json", action="store_true", help="all numbers, histograms too; a picture only with --plot"
+    )
+    sub.add_argument(
+        "--plot", metavar="FILE", help="png, svg or pdf (default: MODEL.weights.png in this folder)"
+    )
+    sub.add_argument("--bins", type=int, default=64, help="bins of the histograms (default: %(default)s)")
+    sub.add_argument("--channels", action="store_true", help="statistics of every output channel too")
 
 
 def _wandb_options(sub: argparse.ArgumentParser) -> None:

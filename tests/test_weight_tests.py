@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import stats as scipy_stats
 
 from assay.core import weight_tests as wt
 from assay.core.weight_tests import NOTHING, Summary
 from assay.kernels.moments import Bins
 from assay.kernels.weight_moments import weight_moments
 
+stats: Any = scipy_stats  # its results' attributes are not in its types
 Draw = Callable[[tuple[int, ...]], NDArray[np.float64]]
 RNG = np.random.default_rng(0)
 DRAWS: dict[str, Draw] = {

@@ -2,7 +2,8 @@
 
 import json
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from ..core.key import Key
 from ..core.secret import Secret
 
 FORMAT = "assay/1"
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}  # as safetensors names them
 K = TypeVar("K", bound=Key)
 
 
@@ -29,17 +31,42 @@ def save_tensors(
     write_atomically(path, save(apart, metadata), private)
 
 
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header; ConfigError for anything that is not a whole safetensors file of this kind."""
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[Any]:
+    """A whole safetensors file; ConfigError for anything else, and for what goes wrong while it is read."""
     if not path.is_file():
         raise ConfigError(f"expected a {kind} file, found nothing at {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            # Copies: what safetensors gives is the mapped file itself, and a file cut short later is a bus error.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(_why_unreadable(path, kind, error)) from None
+
+
+def float_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The floating-point tensors of a model's file, of whatever origin, by name: nothing but its header is read."""
+    with _opened(path, "model") as file:
+        is_key = (file.metadata() or {}).get("kind") == "key"
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        found = {name: tuple(s.get_shape()) for name, s in slices.items() if s.get_dtype() in FLOATS}
+    if is_key:
+        raise ConfigError(f"{path} is a key, expected a model")
+    return found
+
+
+def load_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a model's file, so that no more than one is in memory."""
+    with _opened(path, "model") as file:
+        tensor: Tensor = file.get_tensor(name).clone()
+    return tensor
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header; ConfigError for anything that is not a whole safetensors file of this kind."""
+    with _opened(path, kind) as file:
+        metadata = file.metadata() or {}
+        # Copies: what safetensors gives is the mapped file itself, and a file cut short later is a bus error.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
     if metadata.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"{path} has format {metadata['format']!r}, this version reads {FORMAT}")
     if kind == "key" and metadata.get("kind") != "key":
