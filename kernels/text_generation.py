@@ -124,7 +124,7 @@ BUILDS = tuple(
         _gumbel_kernel,
         _TYPES,
         {"WIDTH": 4, "SPLITMIX": splitmix, "BLOCKS": BLOCKS, "TILES": TILES},
-        registers=128,
+        registers=96,
     )
     for splitmix in (False, True)
 )

@@ -108,7 +108,7 @@ BUILDS = tuple(
         _green_kernel,
         {**_TYPES, "logits": logits, "out": out},
         {"WIDTH": 4, "SPLITMIX": splitmix, "BIAS": out == "*fp32", "BLOCKS": BLOCKS},
-        registers=64,
+        registers=56,
     )
     for logits, out in (("*u8", "*u8"), ("*bf16", "*fp32"))
     for splitmix in (False, True)

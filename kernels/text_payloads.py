@@ -19,7 +19,8 @@ from .text_mark import TextMark
 from .text_words import text_block, text_state, text_term
 
 SMALL, LARGE = 32, 256  # blocks of a tile: 125 messages fit the small one, on one warp
-POSITIONS = 512  # a program
+POSITIONS = 512  # a program reads of a text, or more where that makes more parts than
+PARTS = 64
 PARTIAL = 2**24  # sums of programs at a time, 128 MB
 
 
@@ -36,6 +37,7 @@ def _payloads_kernel(
     keys,
     out,
     length,
+    positions,
     parts,
     key_count,
     tiles,
@@ -45,7 +47,6 @@ def _payloads_kernel(
     SPLITMIX: tl.constexpr,
     STATISTIC: tl.constexpr,
     BLOCKS: tl.constexpr,
-    POSITIONS: tl.constexpr,
 ):
     """out (part of a text, key, remainder, tile, 4 BLOCKS)."""
     program = tl.program_id(0).to(tl.int64)
@@ -53,11 +54,11 @@ def _payloads_kernel(
     remainder = program // tiles % 4
     key = tl.load(keys + program // tiles // 4 % key_count)
     part = program // tiles // 4 // key_count
-    first = (part % parts) * POSITIONS
+    first = (part % parts) * positions
     lanes = tl.arange(0, BLOCKS)
     t0 = tl.zeros([BLOCKS], dtype=tl.int64)
     t1, t2, t3 = t0, t0, t0
-    for position in range(tl.maximum(first, WIDTH), tl.minimum(first + POSITIONS, length)):
+    for position in range(tl.maximum(first, WIDTH), tl.minimum(first + positions, length)):
         place = part // parts * length + position
         if tl.load(scored + place) != 0:
             token = tl.load(ids + place).to(tl.int64)
@@ -76,50 +77,60 @@ def _payloads_kernel(
 
 
 def payload_sums_triton(ids_BT: Tensor, scored_BT: Tensor, keys_K: Tensor, mark: TextMark) -> Tensor:
-    """The launcher: integer sums (B, K, P). A message m of remainder r is word m + r of the tiles."""
+    """The launcher: integer sums (B, K, P). At most PARTIAL sums of programs at a time, or one text's, key's and part's."""
     texts, length = ids_BT.shape
     payloads = mark.payloads or 1
     blocks = SMALL if payloads + 3 <= 4 * SMALL else LARGE
-    parts, tiles = max(1, ceil_div(length, POSITIONS)), ceil_div(payloads + 3, 4 * blocks)
+    tiles = ceil_div(payloads + 3, 4 * blocks)
     words = 4 * blocks * tiles
-    step = max(1, PARTIAL // (max(1, len(keys_K)) * parts * 4 * words))
+    parts = max(1, min(ceil_div(length, POSITIONS), PARTS, PARTIAL // (4 * words)))
+    group = max(1, min(len(keys_K), PARTIAL // (parts * 4 * words)))
+    step = max(1, PARTIAL // (parts * 4 * words * group))
     out_BKP = torch.empty(texts, len(keys_K), payloads, dtype=torch.int64, device=ids_BT.device)
-    for start in range(0, texts if len(keys_K) else 0, step):
+    for start in range(0, texts, step):
         ids_RT = ids_BT[start : start + step].contiguous()
-        shape = (len(ids_RT), parts, len(keys_K), 4, words)
-        sums = torch.empty(shape, dtype=torch.int64, device=ids_BT.device)
-        grid = (sums.numel() // (4 * blocks),)
-        _payloads_kernel[grid](
-            ids_RT,
-            scored_BT[start : start + step].contiguous().view(torch.uint8),
-            keys_K,
-            sums,
-            length,
-            parts,
-            len(keys_K),
-            tiles,
-            mark.vocabulary,
-            mark.threshold,
-            WIDTH=mark.width,
-            SPLITMIX=mark.prf == "splitmix64",
-            STATISTIC=mark.statistic,
-            BLOCKS=blocks,
-            POSITIONS=POSITIONS,
-            num_warps=1 if blocks == SMALL else 4,
-        )
-        shifted = [sums.sum(1)[:, :, r, r : r + payloads] for r in range(4)]
-        out_BKP[start : start + step] = torch.stack(shifted).sum(0)
+        scored_RT = scored_BT[start : start + step].contiguous().view(torch.uint8)
+        for k in range(0, len(keys_K), group):
+            key_G = keys_K[k : k + group]
+            shape = (len(ids_RT), parts, len(key_G), 4, words)
+            sums = torch.empty(shape, dtype=torch.int64, device=ids_BT.device)
+            grid = (sums.numel() // (4 * blocks),)
+            _payloads_kernel[grid](
+                ids_RT,
+                scored_RT,
+                key_G,
+                sums,
+                length,
+                ceil_div(length, parts),
+                parts,
+                len(key_G),
+                tiles,
+                mark.vocabulary,
+                mark.threshold,
+                WIDTH=mark.width,
+                SPLITMIX=mark.prf == "splitmix64",
+                STATISTIC=mark.statistic,
+                BLOCKS=blocks,
+                num_warps=1 if blocks == SMALL else 4,
+            )
+            # Word m + r of remainder r is message m.
+            sums = sums.sum(1)
+            out_BKP[start : start + step, k : k + group] = sum(
+                sums[:, :, r, r : r + payloads] for r in range(4)
+            )
     return out_BKP
 
 
 _TYPES = {"ids": "*i64", "scored": "*u8", "keys": "*i64", "out": "*i64"}
-_TYPES |= dict.fromkeys(("length", "parts", "key_count", "tiles", "vocabulary", "threshold"), "i64")
+_TYPES |= dict.fromkeys(
+    ("length", "positions", "parts", "key_count", "tiles", "vocabulary", "threshold"), "i64"
+)
 BUILDS = tuple(
     Build(
         _payloads_kernel,
         _TYPES,
-        {"WIDTH": 4, "SPLITMIX": splitmix, "STATISTIC": statistic, "BLOCKS": blocks, "POSITIONS": POSITIONS},
-        registers=128,
+        {"WIDTH": 4, "SPLITMIX": splitmix, "STATISTIC": statistic, "BLOCKS": blocks},
+        registers=80,
         warps=1 if blocks == SMALL else 4,
     )
     for statistic, blocks in (("green", SMALL), ("gumbel", LARGE))

@@ -114,32 +114,37 @@ def _scores_kernel(
 
 
 def text_sums_triton(ids_BT: Tensor, scored_BT: Tensor, keys_K: Tensor, mark: TextMark) -> Tensor:
-    """The launcher: integer sums (B, K) or (B, K, L). PARTIAL of a program's sums are in memory at a time."""
+    """The launcher: integer sums (B, K) or (B, K, L). At most PARTIAL sums of programs at a time, or one text's and key's."""
     texts, length = ids_BT.shape
     parts = max(1, ceil_div(length, TILE * TILES))
     layers = (32,) if mark.statistic == "layers" else ()
-    step = max(1, PARTIAL // (max(1, len(keys_K)) * parts * math.prod(layers)))
+    group = max(1, min(len(keys_K), PARTIAL // (parts * math.prod(layers))))
+    step = max(1, PARTIAL // (parts * math.prod(layers) * group))
     out = torch.empty(texts, len(keys_K), *layers, dtype=torch.int64, device=ids_BT.device)
-    for start in range(0, texts if len(keys_K) else 0, step):
+    for start in range(0, texts, step):
         ids_RT = ids_BT[start : start + step].contiguous()
-        sums = torch.empty(len(ids_RT), parts, len(keys_K), *layers, dtype=torch.int64, device=ids_BT.device)
-        grid = (len(ids_RT) * parts * len(keys_K),)
-        _scores_kernel[grid](
-            ids_RT,
-            scored_BT[start : start + step].contiguous().view(torch.uint8),
-            keys_K,
-            sums,
-            length,
-            parts,
-            len(keys_K),
-            mark.threshold,
-            WIDTH=mark.width,
-            SPLITMIX=mark.prf == "splitmix64",
-            STATISTIC=mark.statistic,
-            TILE=TILE,
-            TILES=TILES,
-        )
-        torch.sum(sums, 1, out=out[start : start + step])
+        scored_RT = scored_BT[start : start + step].contiguous().view(torch.uint8)
+        for k in range(0, len(keys_K), group):
+            key_G = keys_K[k : k + group]
+            shape = (len(ids_RT), parts, len(key_G), *layers)
+            sums = torch.empty(shape, dtype=torch.int64, device=ids_BT.device)
+            grid = (len(ids_RT) * parts * len(key_G),)
+            _scores_kernel[grid](
+                ids_RT,
+                scored_RT,
+                key_G,
+                sums,
+                length,
+                parts,
+                len(key_G),
+                mark.threshold,
+                WIDTH=mark.width,
+                SPLITMIX=mark.prf == "splitmix64",
+                STATISTIC=mark.statistic,
+                TILE=TILE,
+                TILES=TILES,
+            )
+            out[start : start + step, k : k + group] = sums.sum(1)
     return out[..., : mark.depth] if layers else out
 
 
@@ -150,7 +155,7 @@ BUILDS = tuple(
         _scores_kernel,
         _TYPES,
         {"WIDTH": 4, "SPLITMIX": splitmix, "STATISTIC": statistic, "TILE": TILE, "TILES": TILES},
-        registers=96,
+        registers=48,
     )
     for statistic in ("green", "gumbel", "layers")
     for splitmix in (False, True)

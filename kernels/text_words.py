@@ -182,7 +182,7 @@ BUILDS = tuple(
         _words_kernel,
         _TYPES,
         {"WIDTH": 4, "SPLITMIX": splitmix, "BLOCKS": BLOCKS},
-        registers=64,
+        registers=48,
     )
     for splitmix in (False, True)
 )

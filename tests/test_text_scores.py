@@ -97,14 +97,16 @@ def test_messages_equal_their_definition(
     check(texts, mark, device)
 
 
-def test_messages_of_many_tiles(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile of 16 candidates: 5 tiles a program, some wholly past V, some wholly wrapped, parts of 3 positions."""
+@pytest.mark.parametrize("partial", [1, 2**24])
+def test_messages_of_many_tiles(partial: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile of 16 candidates: some wholly past V, some wholly wrapped; parts of 3 positions, then one text, key and part."""
     monkeypatch.setattr(text_payloads, "SMALL", 4)
     monkeypatch.setattr(text_payloads, "LARGE", 4)
     monkeypatch.setattr(text_payloads, "POSITIONS", 3)
-    mark = TextMark(71, 1, "splitmix64", payloads=71)
-    texts = drawn(mark, 1, 6, 1, ragged=False)
-    texts.ids_BT[:, 2:4] = torch.tensor([70, 0])
+    monkeypatch.setattr(text_payloads, "PARTIAL", partial)
+    mark = TextMark(37, 1, "splitmix64", payloads=37)
+    texts = drawn(mark, 2, 5, 2, ragged=False, repeats=False)
+    texts.ids_BT[:, 2:4] = torch.tensor([36, 0])
     check(texts._replace(scored_BT=scored_positions(texts.ids_BT, 1)), mark, device)
 
 
@@ -114,7 +116,7 @@ def test_texts_longer_than_a_program_reads(
 ) -> None:
     monkeypatch.setattr(text_scores, "TILE", 16)
     monkeypatch.setattr(text_scores, "TILES", 2)
-    monkeypatch.setattr(text_scores, "PARTIAL", 1)  # one text at a time
+    monkeypatch.setattr(text_scores, "PARTIAL", 1)  # one text and key at a time
     mark = TextMark(1000, 2, "splitmix64", statistic)
     check(drawn(mark, 3, 70, 2), mark, device)
 
