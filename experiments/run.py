@@ -15,7 +15,7 @@ from ..core.errors import Denied
 from ..core.evidence import Evidence, weigh
 from ..core.key import Key
 from ..core.scores import Scores
-from ..core.suspects import Suspects, logits
+from ..core.suspects import Suspects
 from ..zoo.files import save_key, save_model
 from .cache import code_digest
 from .catalogue import declared
@@ -135,20 +135,19 @@ def random_keys(trial: Trial, task: Task, victim: nn.Module) -> list[Key]:
 def accuracy(trial: Trial, model: nn.Module) -> float:
     """On the test split."""
     test = trial.task.test
-    return float(
-        (logits(model, test.inputs, trial.hardware.device).argmax(-1) == test.targets).double().mean()
-    )
+    labels_N = Suspects([model], trial.hardware.device).labels(test.inputs)[0]
+    return float((labels_N == test.targets).double().mean())
 
 
 def point(trial: Trial, marked: nn.Module, surrogate: Surrogate, found: Evidence) -> dict[str, Any]:
     """One point of the curve: strength, accuracy, agreement with the victim on the test split, evidence, cost."""
     assert surrogate.cost is not None
-    test, device = trial.task.test, trial.hardware.device
-    mine, theirs = (logits(model, test.inputs, device).argmax(-1) for model in (marked, surrogate.model))
+    test = trial.task.test
+    mine, theirs = Suspects([marked, surrogate.model], trial.hardware.device).labels(test.inputs)
     return {
         "strength": surrogate.strength,
         "accuracy": float((theirs == test.targets).double().mean()),
-        "agreement": float((theirs == mine).double().mean()),
+        "agreement": float(((theirs == mine) & (mine >= 0)).double().mean()),
         **asdict(found),
         "cost": asdict(surrogate.cost),
     }
