@@ -13,7 +13,7 @@ the CPU (error < 2^-33 a position) and from float32 on the GPU (2^-22).
 Cost: 9 bytes a position and 8 a text and key. For a key and position, Philox encrypts ceil(h / 4) + 1 blocks, 100 operations
 each, and splitmix64 mixes h + 2 times, about 30 of 32 bits each: at h = 4 that is 200 operations, and an H200 (17 T integer
 operations/s) does 85 G positions/s where 4.8 TB/s would feed 530 G. Operations are the floor, from the first key on; the sort
-of dedup is beside it, 17 G/s at best. CPU: 100 ns (philox), 8 (splitmix64) a key and position, beside 60 of dedup and gathering.
+of dedup is beside it, 17 G/s at best. CPU: 100 ns (philox), 8 (splitmix64) a key and position, beside 70 of dedup and gathering.
 """
 
 import math

@@ -25,6 +25,14 @@ def tail(mark: TextMark) -> tuple[int, ...]:
     return () if mark.payloads is None else (mark.payloads,)
 
 
+def _segments(place_N: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of `length` in which the ascending places lie, and where each row's begin."""
+    rows = np.arange(place_N[0] // length, place_N[-1] // length + 1)
+    starts = np.searchsorted(place_N, rows * length)
+    occupied = np.diff(starts, append=len(place_N)) > 0
+    return rows[occupied], starts[occupied]
+
+
 def _layers(words_GN: Words, starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """(G, segments, 32) ones of every bit. Bytes count up to 255 positions without a carry into the next."""
     pieces = np.union1d(starts, np.arange(0, words_GN.shape[1], 255))
@@ -83,8 +91,7 @@ def text_sums(ids_BT: Tensor, scored_BT: Tensor, keys_K: Tensor, mark: TextMark)
             place_N = places[first : first + tokens]
             columns = [flat[place_N + offset] for offset in range(-mark.width, 0)]
             common, candidates_N = shared(columns, place_N.shape, mark.prf), flat[place_N]
-            text_N = start + place_N // length
-            starts = np.flatnonzero(np.diff(text_N, prepend=-1))
+            rows, starts = _segments(place_N, length)
             group = max(1, CHUNK // (blocks * len(place_N)))
             for k in range(0, len(keys), group):
                 key_G1 = keys[k : k + group]
@@ -95,5 +102,5 @@ def text_sums(ids_BT: Tensor, scored_BT: Tensor, keys_K: Tensor, mark: TextMark)
                     else shifted_words(state, candidates_N, mark.payloads, mark)
                 )
                 sums = _segment_sums(words, starts, mark)
-                out[text_N[starts], k : k + group] += np.moveaxis(sums, 0, 1)
+                out[start + rows, k : k + group] += np.moveaxis(sums, 0, 1)
     return torch.from_numpy(out)
