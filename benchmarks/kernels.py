@@ -131,7 +131,7 @@ def row(found: Mapping[str, Any]) -> str:
         f"{ratio:g}x {name}{' (extrapolated)' if name in found['extrapolated'] else ''}"
         for name, ratio in found["ours_faster"].items()
     )
-    return f"{found['operation']:<22}{found['size']:<34}{mine:>10}{found['percent_of_floor']:>8}%   {against}"
+    return f"{found['operation']:<25}{found['size']:<48}{mine:>10}{found['percent_of_floor']:>8}%   {against}"
 
 
 def main() -> int:
@@ -153,7 +153,7 @@ def main() -> int:
         / f"kernels_{'cpu' if device == 'cpu' else torch.cuda.get_device_name().split()[-1].lower()}.json"
     )
     content = json.loads(path.read_text()) if path.exists() else {"rows": {}}
-    print(f"{'operation':<22}{'size':<34}{'ours':>10}{'of floor':>9}   ours is faster by")
+    print(f"{'operation':<25}{'size':<48}{'ours':>10}{'of floor':>9}   ours is faster by")
     for name in arguments.files or known:
         found = []
         for case in import_module(f"kernel_{name}").CASES:
