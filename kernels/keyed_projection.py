@@ -20,7 +20,7 @@ Suffixes: M suspects, J weights, K keys, B bits.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ Stream = tuple[int, int]
 ROWS = {"sign": 128, "normal": 4}  # rows of X that one block feeds
 ROWS_AT_ONCE = 2**11  # on the CPU: 256 columns of them are 4 MB of float64
 COLUMNS_AT_ONCE = 2**8
+ELEMENTS_AT_ONCE = 2**19  # so many more columns of small layers; less than a tile of large ones
 SUMS_AT_ONCE = 2**23  # 64 MB of float64 sums in flight, over keys and splits of J
 SUSPECTS, COLUMNS = 4, 128  # the tile of a program: 4 x 128 sums, one column a thread
 PROGRAMS = 1024  # J is split until so many programs run: 132 multiprocessors with 8 each
@@ -177,37 +178,47 @@ def projections(weights_MJ: Tensor, streams: Sequence[Stream], bits: int, kind: 
         raise ValueError(f"expected kind sign or normal and bits >= 0, got {kind!r} and {bits}")
     if on_gpu(weights_MJ):
         return projections_triton(weights_MJ, streams, bits, kind)
-    out_MKB = torch.empty(len(weights_MJ), len(streams), bits, dtype=torch.float64)
-    for k, stream in enumerate(streams):
-        for start in range(0, bits, COLUMNS_AT_ONCE):
-            columns = range(start, min(start + COLUMNS_AT_ONCE, bits))
-            out_MKB[:, k, columns.start : columns.stop] = _columns_on_cpu(weights_MJ, stream, columns, kind)
-    return out_MKB
+    out_MC = torch.empty(len(weights_MJ), len(streams) * bits, dtype=torch.float64)
+    step = max(COLUMNS_AT_ONCE, ELEMENTS_AT_ONCE // max(1, weights_MJ.shape[1]))
+    for start in range(0, out_MC.shape[1], step):
+        columns = range(start, min(start + step, out_MC.shape[1]))
+        out_MC[:, columns.start : columns.stop] = _columns_on_cpu(weights_MJ, streams, bits, columns, kind)
+    return out_MC.reshape(len(weights_MJ), len(streams), bits)
 
 
-def _columns_on_cpu(weights_MJ: Tensor, stream: Stream, columns: range, kind: Kind) -> Tensor:
-    """(M, columns) float64, ROWS_AT_ONCE rows of X at a time. For signs the matrix holds bits: w (2 bits - 1)."""
+def _columns_on_cpu(
+    weights_MJ: Tensor, streams: Sequence[Stream], bits: int, columns: range, kind: Kind
+) -> Tensor:
+    """(M, columns) float64, ROWS_AT_ONCE rows at a time; the columns of all keys follow each other. For signs the matrix holds
+    bits: w (2 bits - 1)."""
     suspects, rows = weights_MJ.shape
-    sums_MB = torch.zeros(suspects, len(columns), dtype=torch.float64)
+    sums_MC = torch.zeros(suspects, len(columns), dtype=torch.float64)
     for start in range(0, rows, ROWS_AT_ONCE):
         part_MJ = weights_MJ[:, start : start + ROWS_AT_ONCE].to(torch.float64)
         blocks = range(start // ROWS[kind], ceil_div(start + part_MJ.shape[1], ROWS[kind]))
-        words_BW = _words_of_columns(stream, columns, blocks)
+        words_CW = _words_of_columns(streams, bits, columns, blocks)
         if kind == "sign":
-            x_BJ = torch.from_numpy(philox.bits_of(words_BW)).to(torch.float64)[:, : part_MJ.shape[1]]
-            sums_MB.add_(part_MJ @ x_BJ.T, alpha=2).sub_(part_MJ.sum(1, keepdim=True))
+            x_CJ = torch.from_numpy(philox.bits_of(words_CW)).to(torch.float64)[:, : part_MJ.shape[1]]
+            sums_MC.add_(part_MJ @ x_CJ.T, alpha=2).sub_(part_MJ.sum(1, keepdim=True))
         else:
-            x_BJ = philox.normals_of(words_BW).reshape(len(columns), -1)[:, : part_MJ.shape[1]]
-            sums_MB += part_MJ @ x_BJ.to(torch.float64).T
-    return sums_MB
+            x_CJ = philox.normals_of(words_CW).reshape(len(columns), -1)[:, : part_MJ.shape[1]]
+            sums_MC += part_MJ @ x_CJ.to(torch.float64).T
+    return sums_MC
 
 
-def _words_of_columns(stream: Stream, columns: range, blocks: range) -> NDArray[np.uint32]:
-    """(columns, 4 blocks): each column's part of the stream begins at its block column 2^32."""
-    column_B: philox.Words = np.arange(columns.start, columns.stop, dtype=np.uint64)
+def _words_of_columns(
+    streams: Sequence[Stream], bits: int, columns: range, blocks: range
+) -> NDArray[np.uint32]:
+    """(columns, 4 blocks): column b of a key is the part of its stream that begins at block b 2^32."""
+    index_C: philox.Words = np.arange(columns.start, columns.stop, dtype=np.uint64)
     block_N: philox.Words = np.arange(blocks.start, blocks.stop, dtype=np.uint64)
-    block_BN = (column_B << np.uint64(32))[:, None] + block_N
-    return philox.words_at(stream, block_BN.reshape(-1)).reshape(len(columns), -1)
+    block_CN = (index_C % np.uint64(bits) << np.uint64(32))[:, None] + block_N
+    first, last = columns.start // bits, (columns.stop - 1) // bits
+    key: tuple[Any, Any] = streams[first]
+    if first != last:  # small layers: the columns of many keys in one call
+        words_K2 = np.array(streams, dtype=np.uint64)[(index_C // np.uint64(bits)).astype(np.int64)]
+        key = np.repeat(words_K2[:, 0], len(block_N)), np.repeat(words_K2[:, 1], len(block_N))
+    return philox.words_at(key, block_CN.reshape(-1)).reshape(len(columns), -1)
 
 
 def projection_matches(

@@ -82,14 +82,16 @@ def encrypt(
     return c0, c1, c2, c3
 
 
-def words_at(key: tuple[int, int], block_N: Words) -> NDArray[np.uint32]:
-    """The blocks of these numbers, (N, 4) uint32, on the CPU."""
+def words_at(key: tuple[Any, Any], block_N: Words) -> NDArray[np.uint32]:
+    """The blocks of these numbers, (N, 4) uint32, on the CPU. The key words are integers, or a uint64 array (N,) each."""
     out_N4 = np.empty((len(block_N), 4), dtype=np.uint32)
     for start in range(0, len(block_N), CHUNK):
-        part = block_N[start : start + CHUNK]
+        place = slice(start, start + CHUNK)
+        part = block_N[place]
+        k0, k1 = (k if isinstance(k, int) else k[place] for k in key)
         counter = part & np.uint64(MASK), part >> np.uint64(32), np.zeros_like(part), np.zeros_like(part)
-        for i, words_N in enumerate(encrypt(*counter, *key)):
-            out_N4[start : start + CHUNK, i] = words_N
+        for i, words_N in enumerate(encrypt(*counter, k0, k1)):
+            out_N4[place, i] = words_N
     return out_N4
 
 

@@ -212,7 +212,8 @@ def test_sums_do_not_lose_what_float32_would(device: str) -> None:
 def test_chunks_never_change_the_result(kind: kp.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     weights_MJ, expected_KB = weights(7, 700), bits(3, 130)
     whole = kp.projection_matches(weights_MJ, STREAMS, expected_KB, kind)
-    for name, size in (("SUMS_AT_ONCE", 1), ("ROWS_AT_ONCE", 128), ("COLUMNS_AT_ONCE", 1)):
+    sizes = ("SUMS_AT_ONCE", 1), ("ROWS_AT_ONCE", 128), ("ELEMENTS_AT_ONCE", 1), ("COLUMNS_AT_ONCE", 100)
+    for name, size in (*sizes, ("COLUMNS_AT_ONCE", 1)):
         monkeypatch.setattr(kp, name, size)
         assert torch.equal(kp.projection_matches(weights_MJ, STREAMS, expected_KB, kind), whole)
 

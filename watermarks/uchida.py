@@ -35,7 +35,7 @@ class ProjectionKey(Key):
 
     def matrix(self) -> Tensor:
         """X (J, B): standard normal (random), one 1 per column (direct), or a +1 and a -1 per column (diff), Nagai et al., table 1;
-        sign, +1 and -1 everywhere, is ours: the same mark with a matrix that verification makes eight times faster."""
+        sign, +1 and -1 everywhere, is ours: the same mark with a matrix that costs verification a bit an element."""
         bits = len(self.bits_B)
         if self.projection in GENERATED:
             return projection_matrix(self.stream(), self.weights, bits, GENERATED[self.projection])
