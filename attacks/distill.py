@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.contracts import Access, Adversary, Attack, Surrogate
+from ..core.theft import Access, Adversary, Attack, Surrogate
 from .extract import growing, student, within_budget
 
 

@@ -8,8 +8,10 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from ..core.contracts import Access, Adversary, Attack, Examples, Loss, Surrogate
+from ..core.contracts import Loss
+from ..core.examples import Examples
 from ..core.secret import seed_for
+from ..core.theft import Access, Adversary, Attack, Surrogate
 
 
 def within_budget(adversary: Adversary) -> Tensor:

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ..core.contracts import Access, Adversary, Attack, Recipe, Surrogate
+from ..core.contracts import Recipe
 from ..core.secret import seed_for
+from ..core.theft import Access, Adversary, Attack, Surrogate
 from ..zoo.models import head
 
 

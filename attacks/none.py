@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..core.contracts import Access, Adversary, Attack, Surrogate
+from ..core.theft import Access, Adversary, Attack, Surrogate
 
 
 @dataclass(frozen=True)

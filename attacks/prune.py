@@ -14,7 +14,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from ..core.contracts import Access, Adversary, Attack, Surrogate
+from ..core.theft import Access, Adversary, Attack, Surrogate
 from ..zoo.models import head
 
 Sparsity = Annotated[float, Gt(0), Lt(1)]

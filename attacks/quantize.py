@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..core.contracts import Access, Adversary, Attack, Surrogate
+from ..core.theft import Access, Adversary, Attack, Surrogate
 
 Format = Literal["bf16", "int8", "int4"]
 BITS: dict[str, int] = {"bf16": 16, "int8": 8, "int4": 4}

@@ -11,7 +11,8 @@ from torch import Tensor
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects
 from assay.experiments.api import build
-from assay.watermarks.adi import Adi, TriggerKey, hits_at_lengths
+from assay.watermarks.adi import Adi
+from assay.watermarks.trigger import TriggerKey, hits_at_lengths
 
 MODELS, KEYS, ROUNDS = 4, 25, 3
 LENGTHS = tuple(range(10, 101, 10))

@@ -7,7 +7,8 @@ from measure import interleaved, keep, ratio
 from torch import nn
 from torch.nn import functional
 
-from assay.core.contracts import Examples, Task
+from assay.core.contracts import Task
+from assay.core.examples import Examples
 from assay.core.suspects import logits
 from assay.experiments.api import build
 from assay.zoo.training import Trainer

@@ -1,4 +1,4 @@
-"""The vocabulary of a trial: Task, Watermark, Access, Attack, Surrogate, and what each of them declares.
+"""The owner's half of the vocabulary: Task, Fit, Watermark. The thief's is in core/theft.py.
 
 Suffixes: M suspects, K keys, N examples, C classes, J weights read, B bits, T triggers.
 Objects are frozen: fields are configuration, arguments are data, keys are secrets; inputs are never changed.
@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
+from .errors import NotApplicable
+from .examples import Examples, Ledger
 from .key import Key
+from .payload import Message
 from .scores import Scores
 from .secret import Secret
 from .suspects import Suspects
@@ -28,27 +30,6 @@ class Configured:
     """A base of frozen dataclasses whose fields come from yaml: pydantic refuses unknown ones (experiments/config.py)."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Inputs (N, ...) in [0, 1] (models normalise by themselves) and targets: labels (N,) int64 or scores (N, C)."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(f"{len(self.inputs)} inputs have {len(self.targets)} targets")
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def take(self, index: Tensor | slice) -> "Examples":
-        return Examples(self.inputs[index], self.targets[index])
-
-    def join(self, other: "Examples") -> "Examples":
-        return Examples(torch.cat((self.inputs, other.inputs)), torch.cat((self.targets, other.targets)))
 
 
 @dataclass(frozen=True)
@@ -80,6 +61,7 @@ class Recipe(Configured):
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Penalty = Callable[[nn.Module], Tensor]
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 EachEpoch = Callable[[int, nn.Module], None]
 
 
@@ -94,6 +76,8 @@ class Fit(Protocol):
         recipe: Recipe | None = None,
         loss: Loss | None = None,
         penalty: Penalty | None = None,
+        objective: Objective | None = None,
+        along: nn.Module | None = None,
         extra: Examples | None = None,
         extra_per_batch: int = 0,
         only: Sequence[str] | None = None,
@@ -101,7 +85,9 @@ class Fit(Protocol):
         label: str = "fit",
     ) -> nn.Module:
         """recipe: the task's own when None. loss: (logits, targets) -> scalar, cross-entropy when None.
-        penalty: added to the loss, called with the *live* module at every step. extra: examples of which
+        penalty: added to the loss, called with the *live* module at every step. objective: (live module, inputs, targets)
+        -> the whole loss of a batch, in place of `loss`; for schemes that need more than one forward pass. along: a module
+        of the caller's whose parameters are trained, in place, by the same optimiser. extra: examples of which
         `extra_per_batch` are appended to every batch. only: name prefixes of the parameters to train; all when None.
         each_epoch: called after each epoch with its number (from 1) and the live module."""
         ...
@@ -141,11 +127,16 @@ class Watermark(Configured, ABC):
     paper: ClassVar[str]
     key_type: ClassVar[type[Key]] = Key
     embeds: ClassVar[bool] = True
-    """False for fingerprints and the control: the marked model is the victim itself."""
+    """False for fingerprints, API marks and the control: the marked model is the victim itself."""
+    answers: ClassVar[bool] = False
+    """True for API marks, which act in the deployment: `answer` and `settle`."""
 
     @abstractmethod
-    def keygen(self, task: Task, secret: Secret, model: nn.Module | None = None) -> Key:
-        """The owner's key. `model` is the trained victim, for fingerprints and adversarial keys that depend on it."""
+    def keygen(
+        self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
+    ) -> Key:
+        """The owner's key. `model` is the trained victim, for fingerprints and adversarial keys that depend on it; `fit` trains
+        the further models that some of them need."""
 
     @abstractmethod
     def embed(self, model: nn.Module, key: Any, task: Task, fit: Fit) -> nn.Module:
@@ -156,78 +147,50 @@ class Watermark(Configured, ABC):
     def score(self, suspects: Suspects, keys: Sequence[Any]) -> Scores:
         """Every suspect against every key in one call: (M, K)."""
 
+    def answer(self, key: Any, inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
+        """What the owner's API answers in place of the model's probabilities (N, C). The gateway enters it in the ledger."""
+        return scores
 
-class Access(Protocol):
-    """What a deployment exposes of the marked model. Every call may raise Denied."""
+    def settle(self, key: Any, ledger: Ledger) -> Key:
+        """The key with which the owner of this ledger goes to court; of others' keys too, which read the same queries."""
+        found: Key = key
+        return found
 
-    def weights(self) -> nn.Module:
-        """A copy of the model, the thief's own."""
-        ...
+    def read(self, suspect: nn.Module, key: Any) -> Message | None:
+        """Of multi-bit schemes: the payload as the suspect shows it; None for zero-bit schemes and unreadable suspects."""
+        return None
 
-    def scores(self, inputs: Tensor) -> Tensor:
-        """Class probabilities (N, C); N queries are counted."""
-        ...
+    def buyer_key(self, task: Task, secret: Secret, buyer: int, model: nn.Module | None = None) -> Key:
+        """The key of one buyer's copy; buyer 0's is the owner's own. Of independent secrets unless the scheme has codes."""
+        own = Secret(secret.derive(f"buyer/{buyer}", 32)) if buyer else secret
+        return self.keygen(task, own, model)
 
-    def labels(self, inputs: Tensor) -> Tensor:
-        """Predicted classes (N,); N queries are counted."""
-        ...
+    def accuse(self, suspect: nn.Module, keys: Sequence[Any], fpr: float) -> list[int]:
+        """The buyers, indices into `keys`, whose marks the suspect carries: P[any innocent accused] <= fpr (Bonferroni).
+        NotApplicable for schemes without an exact tail."""
+        log10_p_MK = self.score(Suspects([suspect]), keys).log10_p_MK
+        if log10_p_MK is None:
+            raise NotApplicable("tracing needs a scheme with an exact null under random keys")
+        return [k for k, p in enumerate(log10_p_MK[0].tolist()) if p <= math.log10(fpr / len(keys))]
 
-    @property
-    def queries(self) -> int:
-        """Examples answered so far."""
-        ...
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What the thief spent up to a surrogate: wall seconds in the attack, queries answered, examples owned, gradient steps."""
-
-    seconds: float
-    queries: int
-    examples: int
-    steps: int
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """A stolen model at one strength of the attack. The trial attaches the cost when it is yielded; an attack that kept the
-    model earlier gives the reading of then, `adversary.spent()`."""
-
-    strength: float
-    model: nn.Module
-    cost: Cost | None = None
+    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator[tuple[int, Key]]:
+        """The best key an accuser finds for a model he did not mark, after so many tries or gradient steps, growing up to
+        `tries`. Derived keys leave him nothing but other secrets to try; schemes with chosen keys say how they are forged."""
+        yield from fished(self, model, task, secret, tries)
 
 
-@dataclass(frozen=True)
-class Adversary:
-    """The thief's means: own data, own trainer, own randomness, a query budget."""
-
-    data: Examples
-    fit: Fit
-    recipe: Recipe
-    """The task's ordinary training, for students from scratch."""
-    seed: int
-    fresh: Callable[[int | None], nn.Module]
-    """A new model of the victim's architecture, by seed."""
-    build: Callable[[Any, int], nn.Module]
-    """A new model of another architecture for the same task, by its specification (conf/model)."""
-    spent: Callable[[], Cost]
-    """The trial's meter: what the attack has spent so far."""
-    queries: int | None = None
-    """At most so many; None: unlimited."""
-
-
-class Attack(Configured, ABC):
-    """An attack declares what it needs and yields a trajectory of surrogates of rising strength."""
-
-    needs: ClassVar[Grant]
-    data: ClassVar[Literal["none", "unlabelled", "labelled"]]
-    """What the thief must own; how much and of which distribution is the adversary's (conf/adversary)."""
-    axis: ClassVar[str]
-    """The unit of strength: epochs, sparsity, bits, queries."""
-    scheme_known: ClassVar[bool] = False
-    key_known: ClassVar[Literal["none", "partial", "full"]] = "none"
-    paper: ClassVar[str]
-
-    @abstractmethod
-    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]: ...
+def fished(
+    scheme: Watermark, model: nn.Module, task: Task, secret: Secret, tries: int
+) -> Iterator[tuple[int, Key]]:
+    """Key fishing: the best of 1, 10, 100, ... secrets."""
+    best, score, done = None, -math.inf, 0
+    for stop in sorted({min(10**i, tries) for i in range(math.ceil(math.log10(max(tries, 1))) + 1)}):
+        while done < stop:
+            batch = range(done, min(done + 100, stop))
+            keys = [scheme.keygen(task, Secret(secret.derive(f"fish/{i}", 32)), model) for i in batch]
+            found = scheme.score(Suspects([model]), keys).extremity_MK[0]
+            if best is None or found.max() > score:
+                best, score = keys[int(found.argmax())], float(found.max())
+            done = batch.stop
+        assert best is not None
+        yield stop, best

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..core.contracts import Cost, Surrogate
+from ..core.theft import Cost, Surrogate
 from ..deployments.reach import Gateway
 from ..zoo.training import Trainer
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..core.contracts import Surrogate, Task
+from ..core.contracts import Task
 from ..core.errors import Denied
 from ..core.evidence import Evidence, weigh
 from ..core.key import Key
 from ..core.scores import Scores
 from ..core.suspects import Suspects
+from ..core.theft import Surrogate
 from ..zoo.files import save_key, save_model
 from .cache import code_digest
 from .catalogue import declared

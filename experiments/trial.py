@@ -12,9 +12,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ..core.contracts import Adversary, Attack, Configured, Examples, Task, Watermark
+from ..core.contracts import Configured, Task, Watermark
 from ..core.errors import ConfigError
+from ..core.examples import Examples
 from ..core.secret import Secret, seed_for
+from ..core.theft import Adversary, Attack
 from ..deployments.reach import Deployment
 from ..zoo.models import Architecture
 from ..zoo.tasks import Source

@@ -11,9 +11,10 @@ from assay.attacks.distill import Distill
 from assay.attacks.finetune import Finetune, with_new_head
 from assay.attacks.prune import prunable, pruned
 from assay.attacks.quantize import quantised
-from assay.core.contracts import Adversary, Grant, Surrogate
+from assay.core.contracts import Grant
 from assay.core.errors import ConfigError, Denied
 from assay.core.suspects import logits
+from assay.core.theft import Adversary, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.catalogue import catalogue, declared

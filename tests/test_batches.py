@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.core.contracts import Examples, Recipe
+from assay.core.contracts import Recipe
+from assay.core.examples import Examples
 from assay.zoo.training import Hardware, Loader, Trainer
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from assay.experiments.cli import main
 from assay.leaderboard.store import Store
-from assay.watermarks.adi import TriggerKey
+from assay.watermarks.trigger import TriggerKey
 from assay.zoo.files import load_key, load_tensors, save_key
 
 TINY = [
@@ -176,7 +176,7 @@ def test_a_failing_trial_exits_1_and_the_others_go_on(
 
 BROKEN = """
 from dataclasses import dataclass
-from assay.core.contracts import Attack
+from assay.core.theft import Attack
 
 @dataclass(frozen=True)
 class Broken(Attack):

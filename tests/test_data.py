@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from assay.core.contracts import Examples
 from assay.core.errors import ConfigError
+from assay.core.examples import Examples
 from assay.zoo import data
 from assay.zoo.tasks import Digits, FashionMnist
 

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 import assay.conf
-from assay.core.contracts import Access, Grant
+from assay.core.contracts import Grant
 from assay.core.errors import Denied
 from assay.core.suspects import logits
+from assay.core.theft import Access
 from assay.deployments.reach import Deployment, Gateway
 from assay.zoo.models import CnnSmall
 

@@ -130,7 +130,7 @@ def test_a_trial_that_dies_hard_loses_only_itself(runs: Path, tmp_path: Path) ->
 DEADLY = """
 import os, signal
 from dataclasses import dataclass
-from assay.core.contracts import Attack
+from assay.core.theft import Attack
 
 @dataclass(frozen=True)
 class Deadly(Attack):

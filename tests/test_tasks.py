@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.core.contracts import Examples, Task
+from assay.core.contracts import Task
+from assay.core.examples import Examples
 from assay.zoo import data
 from assay.zoo.models import Mlp
 from assay.zoo.tasks import Cifar10, Cifar100, Digits, FashionMnist, Source

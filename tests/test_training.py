@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.core.contracts import Examples, Recipe
+from assay.core.contracts import Recipe
 from assay.core.errors import ConfigError
+from assay.core.examples import Examples
 from assay.core.suspects import logits
 from assay.zoo.models import CnnSmall, Mlp, VitTiny
 from assay.zoo.progress import EpochBar

@@ -13,7 +13,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from assay.core.contracts import Examples, Watermark
+from assay.core.contracts import Watermark
+from assay.core.examples import Examples
 from assay.core.key import Key
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects

@@ -62,7 +62,9 @@ class Akh(Watermark):
     shift: Annotated[float, Ge(0)] = 0.1
     noise: Annotated[float, Gt(0)] = 0.2
 
-    def keygen(self, task: Task, secret: Secret, model: nn.Module | None = None) -> QueryKey:
+    def keygen(
+        self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
+    ) -> QueryKey:
         """Augment the owner's data until `queries` inputs are found that the victim gets wrong."""
         if model is None:
             raise ValueError("akh makes its queries from the victim's mistakes: pass the trained model")

@@ -22,7 +22,9 @@ class NoWatermark(Watermark):
     paper = "none"
     embeds = False
 
-    def keygen(self, task: Task, secret: Secret, model: nn.Module | None = None) -> Key:
+    def keygen(
+        self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
+    ) -> Key:
         return Key(secret)
 
     def embed(self, model: nn.Module, key: Key, task: Task, fit: Fit) -> nn.Module:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
@@ -13,11 +12,13 @@ from torch.nn import functional
 from ..core.contracts import Fit, Task, Watermark
 from ..core.errors import NotApplicable
 from ..core.key import Key, expect_length
+from ..core.payload import Message, decoded, encoded
 from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.suspects import Suspects
 from ..kernels.difference_matches import difference_matches
 from ..kernels.keyed_projection import Kind, projection_matches, projection_matrix
+from .parameter import mean_filter, scored, weight_of
 
 Projection = Literal["random", "sign", "direct", "diff"]
 GENERATED: dict[str, Kind] = {"random": "normal", "sign": "sign"}
@@ -61,20 +62,17 @@ class ProjectionKey(Key):
 
 
 def matches(weights_MJ: Tensor, keys: Sequence[ProjectionKey]) -> Tensor:
-    """(M, K) matching bits of keys with one projection and one length J."""
+    """(M, K) matching bits of keys with one length J. ValueError for keys of several projections."""
     expected_KB = torch.stack([key.bits_B for key in keys])
     projection = keys[0].projection
+    if any(key.projection != projection for key in keys):
+        raise ValueError(f"expected keys of projection {projection} alone; set watermark.projection")
     if projection in GENERATED:
         streams = [key.stream() for key in keys]
         return projection_matches(weights_MJ, streams, expected_KB, GENERATED[projection])
     plus, minus = zip(*(key.positions() for key in keys), strict=True)
     minus_KB = None if projection == "direct" else torch.stack(minus)
     return difference_matches(weights_MJ, torch.stack(plus), minus_KB, expected_KB)
-
-
-def mean_filter(weight: Tensor) -> Tensor:
-    """The mean over filters (axis 0 in PyTorch's OIHW), flattened: (J,). Section 3.2 of the paper."""
-    return weight.mean(0).flatten()
 
 
 def bit_loss(mean_filter_J: Tensor, matrix_JB: Tensor, bits_B: Tensor) -> Tensor:
@@ -98,25 +96,28 @@ class Uchida(Watermark):
     strength: Annotated[float, Gt(0)] = 0.01
     """lambda; 0.01 in section 4.1 and the official code."""
     projection: Projection = "random"
+    payload: str | None = None
+    """What the bits say, in hexadecimal, under a secret pad and repeated; None: the pad alone."""
 
-    def keygen(self, task: Task, secret: Secret, model: nn.Module | None = None) -> ProjectionKey:
-        weight = self._weight(model if model is not None else task.fresh(None))
+    def keygen(
+        self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
+    ) -> ProjectionKey:
+        weight = weight_of(model if model is not None else task.fresh(None), self.layer)
         length = mean_filter(weight.detach()).numel()
         if self.projection != "random" and length < 2:
             raise NotApplicable(
                 f"{self.layer} has a mean filter of {length} weight; {self.projection} needs 2"
             )
         # Fair bits from the secret; the official code embeds all ones, which has no random-key null.
-        return ProjectionKey(
-            secret, self.layer, self.projection, length, secret.bits("uchida/bits", self.bits)
-        )
+        bits_B = encoded(self.payload, secret, self.bits, "uchida/bits")
+        return ProjectionKey(secret, self.layer, self.projection, length, bits_B)
 
     def embed(self, model: nn.Module, key: ProjectionKey, task: Task, fit: Fit) -> nn.Module:
         """Train from scratch with the loss of the projected *live* weights added."""
         matrix_JB, bits_B = key.matrix(), key.bits_B
 
         def penalty(live: nn.Module) -> Tensor:
-            weight = self._weight(live)
+            weight = weight_of(live, self.layer)
             loss = bit_loss(mean_filter(weight), matrix_JB.to(weight.device), bits_B.to(weight.device))
             return self.strength * loss
 
@@ -126,26 +127,12 @@ class Uchida(Watermark):
         """Matching bits, two-sided: an attack that inverts the message has not removed it. ValueError for a key of another
         length."""
         expect_length((key.bits_B for key in keys), self.bits, "watermark.bits")
-        hits_MK = np.full((len(suspects), len(keys)), np.nan)
-        for layer, length, projection in {(key.layer, key.weights, key.projection) for key in keys}:
-            found = [mean_filter(w) if w is not None else None for w in suspects.weights(layer)]
-            rows = [m for m, w in enumerate(found) if w is not None and w.numel() == length]
-            here = (layer, length, projection)
-            columns = [k for k, key in enumerate(keys) if (key.layer, key.weights, key.projection) == here]
-            if rows:
-                weights_MJ = torch.stack([w for w in found if w is not None and w.numel() == length])
-                hits_MK[np.ix_(rows, columns)] = matches(weights_MJ, [keys[k] for k in columns]).numpy()
+        hits_MK = scored(suspects, keys, mean_filter, matches)
         return Scores.binomial(hits_MK, self.bits, 0.5, "matching bits", two_sided=True)
 
-    def _weight(self, model: nn.Module) -> Tensor:
-        try:
-            weight = model.get_submodule(self.layer).weight
-        except AttributeError:
-            weight = None
-        if not isinstance(weight, Tensor) or weight.ndim < 2:
-            weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
-            layers = [name for name, found in weights if isinstance(found, Tensor) and found.ndim > 1]
-            raise NotApplicable(
-                f"the model has no layer {self.layer!r} with filters; watermark.layer={'|'.join(layers)}"
-            )
-        return weight
+    def read(self, suspect: nn.Module, key: ProjectionKey) -> Message | None:
+        (weight,) = Suspects([suspect]).weights(self.layer)
+        if weight is None or weight.ndim < 2 or mean_filter(weight).numel() != key.weights:
+            return None
+        bits_B = (mean_filter(weight).double() @ key.matrix().double() > 0).to(torch.uint8)
+        return decoded(bits_B, self.payload, key.secret, "uchida/bits")

@@ -21,8 +21,8 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ..core.contracts import Examples
 from ..core.errors import ConfigError
+from ..core.examples import Examples
 
 SHARED = Path("/usr/share/datasets")
 CIFAR_BINARY = {10: "cifar-10-batches-bin", 100: "cifar-100-binary"}

@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 
-from ..core.contracts import Configured, Examples, Recipe, Task
+from ..core.contracts import Configured, Recipe, Task
+from ..core.examples import Examples
 from ..core.secret import seed_for
 from . import data
 from .models import Architecture

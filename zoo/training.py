@@ -20,8 +20,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.contracts import Configured, EachEpoch, Examples, Loss, Penalty, Recipe
+from ..core.contracts import Configured, EachEpoch, Loss, Objective, Penalty, Recipe
 from ..core.errors import ConfigError
+from ..core.examples import Examples
 from ..core.secret import seed_for
 from .progress import EpochBar
 
@@ -76,27 +77,25 @@ class Training(pl.LightningModule):
         self,
         model: nn.Module,
         recipe: Recipe,
-        loss: Loss,
-        penalty: Penalty | None,
+        objective: Objective,
         each_epoch: EachEpoch | None,
+        along: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.loss, self.penalty, self.each_epoch = loss, penalty, each_epoch
+        self.objective, self.each_epoch = objective, each_epoch
+        self.along = along
         self.steps = 0
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        inputs, targets = batch
-        loss = self.loss(self.model(inputs), targets)
-        if self.penalty is not None:
-            loss = loss + self.penalty(self.model)
+        loss = self.objective(self.model, *batch)
         self.steps += 1
         self._expect_finite(loss, "the loss")
         return loss
 
     def on_train_epoch_start(self) -> None:
         """Every epoch: who looked at the live model (`each_epoch`) may have left it in another mode."""
-        self.model.train()
+        self.train()
         for norm in _frozen_norms(self.model):
             norm.eval()
 
@@ -115,7 +114,7 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
             optimizer = torch.optim.SGD(
@@ -171,6 +170,8 @@ class Trainer:
         recipe: Recipe | None = None,
         loss: Loss | None = None,
         penalty: Penalty | None = None,
+        objective: Objective | None = None,
+        along: nn.Module | None = None,
         extra: Examples | None = None,
         extra_per_batch: int = 0,
         only: Sequence[str] | None = None,
@@ -194,7 +195,7 @@ class Trainer:
             if each_epoch is not None:
                 each_epoch(epoch, live)
 
-        module = Training(model, recipe, loss or functional.cross_entropy, penalty, at_epoch)
+        module = Training(model, recipe, objective or plain(loss, penalty), at_epoch, along)
         with isolate_rng(), warnings.catch_warnings(), _interruptible():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
             torch.manual_seed(seed)
@@ -221,6 +222,17 @@ class Trainer:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+
+
+def plain(loss: Loss | None, penalty: Penalty | None) -> Objective:
+    """The objective of one forward pass: loss, cross-entropy when None, plus penalty."""
+    loss = loss or functional.cross_entropy
+
+    def objective(live: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        value = loss(live(inputs), targets)
+        return value if penalty is None else value + penalty(live)
+
+    return objective
 
 
 @contextmanager
