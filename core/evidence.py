@@ -23,7 +23,7 @@ class NullResult:
 
 @dataclass(frozen=True)
 class Evidence:
-    """source: which p-value decides: binomial (exact tail), random_keys, independent_models, or none.
+    """source: which p-value decides: binomial or another exact law, random_keys, independent_models, or none.
     detected: None when the null is too small to decide at this false-positive rate (8 null models cannot support 1 %)."""
 
     statistic: float | None
@@ -87,7 +87,7 @@ def _finite(value: float) -> float | None:
 
 def _deciding(scores: Scores, row: int, key: int, results: dict[str, NullResult]) -> tuple[str, float]:
     if scores.log10_p_MK is not None:
-        return "binomial", float(scores.log10_p_MK[row, key])
+        return scores.law, float(scores.log10_p_MK[row, key])
     for name in ("random_keys", "independent_models"):
         if name in results:
             return name, results[name].log10_p

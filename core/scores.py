@@ -22,6 +22,8 @@ class Scores:
     trials: int | None = None
     log10_p_MK: Floats | None = None
     centre: float | None = None
+    law: str = "binomial"
+    """Of the exact tail."""
 
     @property
     def extremity_MK(self) -> Floats:

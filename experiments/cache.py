@@ -13,18 +13,20 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 from torch import nn
 
 from ..core.errors import ConfigError
-from ..zoo.files import load_model, load_tensors, save_model
+from ..core.key import Key
+from ..zoo.files import load_key, load_model, load_tensors, save_key, save_model
 from .config import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_CODE = ("core/*.py", "kernels/*.py", "zoo/*.py", "experiments/people.py")
 LIBRARIES = ("torch", "pytorch-lightning", "torchvision", "transformers", "scikit-learn")
+K = TypeVar("K", bound=Key)
 DAMAGED = (ConfigError, json.JSONDecodeError, KeyError, TypeError)  # an entry is absent, torn or foreign
 
 
@@ -79,8 +81,7 @@ class Cache:
         `like` builds the network the weights are loaded into. A damaged entry is made again. filelock.Timeout
         at once when another process is making it, unless `wait`."""
         identity = {"config": config, "code": code, "libraries": library_versions()}
-        path = self.folder / "models" / f"{digest(identity)[:32]}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._place("models", identity)
         with suppress(*DAMAGED):  # files appear whole, so reading needs no lock
             return _read(path, like)
         with FileLock(f"{path}.lock", timeout=-1 if wait else 0):
@@ -91,6 +92,24 @@ class Cache:
                 torn.unlink()
             save_model(path, model, {"identity": identity, "facts": facts})
             return _read(path, like)
+
+    def key(
+        self, config: dict[str, Any], code: str, kind: type[K], make: Callable[[], tuple[K, dict[str, Any]]]
+    ) -> tuple[K, dict[str, Any]]:
+        """The same for a simulated owner's key that training or a search made."""
+        identity = {"config": config, "code": code, "libraries": library_versions()}
+        path = self._place("keys", identity)
+        with FileLock(f"{path}.lock"):
+            with suppress(*DAMAGED):
+                return load_key(path, kind), dict(load_tensors(path, "key")[1]["facts"])
+            key, facts = make()
+            save_key(path, key, {"identity": identity, "facts": facts})
+            return load_key(path, kind), facts
+
+    def _place(self, kind: str, identity: dict[str, Any]) -> Path:
+        path = self.folder / kind / f"{digest(identity)[:32]}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def _read(path: Path, like: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Any]]:

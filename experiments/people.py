@@ -12,6 +12,7 @@ from filelock import Timeout
 from torch import nn
 
 from ..core.contracts import Task
+from ..core.errors import NotApplicable
 from ..core.key import Key
 from ..core.secret import Secret, seed_for
 from ..zoo.training import Trainer
@@ -33,19 +34,25 @@ class Owner:
 
 
 def owner(trial: Trial, who: str) -> Owner:
-    """`owner` or `rival`: trained victim, key, marked model. A fingerprint's marked model is the victim itself."""
+    """`owner` or `rival`: trained victim, key, marked model."""
     rival = who == "rival"
     seed = trial.seed + (RIVAL if rival else 0)
     task = trial.settings.task.load(trial.settings.model, seed) if rival else trial.task
+    return marked_by(trial, task, seed, 0)
+
+
+def buyer(trial: Trial, number: int) -> Owner:
+    """The owner's model as one buyer holds it, marked for him; buyer 0's copy is the owner's own."""
+    return marked_by(trial, trial.task, trial.seed, number)
+
+
+def marked_by(trial: Trial, task: Task, seed: int, number: int) -> Owner:
+    """A scheme that embeds nothing marks the victim itself."""
     victim, facts = clean(trial, seed, task)
-    key = trial.watermark.keygen(task, Secret.simulated(seed, "owner"), victim)
+    key, key_seconds = key_of(trial, task, seed, victim, number)
     if not trial.watermark.embeds:
-        return Owner(key, victim, victim, facts["seconds"], 0.0)
-    config = {
-        **training(trial, seed),
-        "watermark": trial.spec.config["watermark"],
-        "secret": key.secret.fingerprint,
-    }
+        return Owner(key, victim, victim, facts["seconds"], key_seconds)
+    config = {**scheme_of(trial, seed), "key": key.fingerprint}
 
     def embed(fit: Trainer) -> nn.Module:
         return trial.watermark.embed(victim, key, task, fit)
@@ -53,7 +60,32 @@ def owner(trial: Trial, who: str) -> Owner:
     code = code_digest(type(trial.watermark))
     make = _timed(embed, Trainer(trial.hardware, task.recipe, seed_for(seed, "victim")))
     marked, more = trial.cache.model(config, code, make, lambda: task.fresh(None))
-    return Owner(key, victim, marked, facts["seconds"], more["seconds"])
+    return Owner(key, victim, marked, facts["seconds"], round(key_seconds + more["seconds"], 3))
+
+
+def key_of(trial: Trial, task: Task, seed: int, victim: nn.Module, number: int) -> tuple[Key, float]:
+    """A buyer's key and the seconds it took. Keys that depend on the victim cost a search, so the cache keeps them."""
+    scheme, secret = trial.watermark, Secret.simulated(seed, "owner")
+    if "random_keys" in scheme.nulls or not scheme.nulls:
+        return scheme.buyer_key(task, secret, number, victim), 0.0
+    if number:
+        raise NotApplicable(
+            "a key that depends on the victim is one for all copies: there are no buyers' keys"
+        )
+
+    def make() -> tuple[Key, dict[str, Any]]:
+        fit = Trainer(trial.hardware, task.recipe, seed_for(seed, "key"))
+        start = time.perf_counter()
+        key = scheme.keygen(task, secret, victim, fit)
+        return key, {"seconds": round(time.perf_counter() - start, 3), "steps": fit.steps}
+
+    code = code_digest(type(scheme))
+    key, facts = trial.cache.key(scheme_of(trial, seed), code, scheme.key_type, make)
+    return key, float(facts["seconds"])
+
+
+def scheme_of(trial: Trial, seed: int) -> dict[str, Any]:
+    return {**training(trial, seed), "watermark": trial.spec.config["watermark"]}
 
 
 def clean(

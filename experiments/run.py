@@ -1,29 +1,28 @@
 """A trial, end to end: victim, key, marked model, theft, verification matrix, record."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from ..core.contracts import Task
-from ..core.errors import Denied
-from ..core.evidence import Evidence, weigh
+from ..core.errors import Denied, NotApplicable
+from ..core.examples import Ledger
 from ..core.key import Key
-from ..core.scores import Scores
 from ..core.suspects import Suspects
 from ..core.theft import Surrogate
+from ..deployments.reach import Gateway
 from ..zoo.files import save_key, save_model
 from .cache import code_digest
 from .catalogue import declared
 from .environment import environment
+from .matrix import Matrix
 from .meter import Meter
 from .people import Owner, clean_models, owner
 from .trial import Trial
+
+INNOCENTS = 20  # buyers who did not collude, whom tracing must not accuse
 
 
 def run(trial: Trial) -> dict[str, Any]:
@@ -36,22 +35,28 @@ def run(trial: Trial) -> dict[str, Any]:
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
     nulls = clean_models(trial, trial.settings.verification.null_models)
-    access = trial.deployment.expose(mine.marked, trial.hardware.device)
+    access = exposed(trial, mine)
     meter = Meter(access, trial.trainer("thief"))
     surrogates = list(meter.over(trial.attack(access, trial.adversary(meter))))
-    matrix = Matrix.measured(trial, mine, rival, [s.model for s in surrogates], nulls)
+    if trial.watermark.answers and not access.queries:
+        raise NotApplicable(
+            f"{trial.spec.choices['watermark']} marks what an API answers, and {trial.spec.choices['attack']} asked nothing"
+        )
+    matrix = Matrix.measured(trial, mine, rival, surrogates, nulls, access.ledger)
     if trial.settings.save is not None:
-        export(trial, Path(trial.settings.save), mine, surrogates)
+        export(trial, Path(trial.settings.save), mine, matrix.keys[0], surrogates)
     return {
         **header(trial),
         "status": "ok",
         "owner": owner_costs(trial, mine),
-        "marked": {"accuracy": accuracy(trial, mine.marked), **asdict(matrix.weigh(Matrix.MARKED))},
-        "curve": [
-            point(trial, mine.marked, s, matrix.weigh(Matrix.FIRST + i)) for i, s in enumerate(surrogates)
-        ],
+        "marked": {
+            "accuracy": accuracy(trial, mine.marked),
+            **asdict(matrix.weigh(Matrix.MARKED)),
+            "message": message(trial, mine.marked, mine.key),
+        },
+        "curve": [point(trial, mine, s, matrix, i) for i, s in enumerate(surrogates)],
         "controls": {
-            # A fingerprint's unmarked model is the marked one: no control.
+            # What embeds nothing has the marked model as its unmarked one: no control.
             "unmarked": asdict(matrix.weigh(Matrix.UNMARKED)) if trial.watermark.embeds else None,
             "marked_by_rival": asdict(matrix.weigh(Matrix.RIVAL)),
             "key_of_rival": asdict(matrix.weigh(Matrix.MARKED, key=1)),
@@ -59,6 +64,16 @@ def run(trial: Trial) -> dict[str, Any]:
         "nulls": matrix.summary(),
         "size": matrix.size(),
     }
+
+
+def exposed(trial: Trial, mine: Owner) -> Gateway:
+    """The marked model in its deployment; an API mark answers there."""
+    scheme = trial.watermark
+
+    def answer(inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
+        return scheme.answer(mine.key, inputs, scores, ledger)
+
+    return trial.deployment.expose(mine.marked, trial.hardware.device, answer if scheme.answers else None)
 
 
 def header(trial: Trial) -> dict[str, Any]:
@@ -76,63 +91,6 @@ def header(trial: Trial) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Suspects x keys, scored in one call. Rows: unmarked, the rival's marked model, the marked model, surrogates, null models;
-    columns: the owner's key, the rival's, random keys."""
-
-    scores: Scores
-    nulls: slice
-    """The null models' rows."""
-    valid: Sequence[str]
-    fpr: float
-
-    UNMARKED, RIVAL, MARKED, FIRST = 0, 1, 2, 3
-
-    @staticmethod
-    def measured(
-        trial: Trial, mine: Owner, rival: Owner, stolen: list[nn.Module], nulls: list[nn.Module]
-    ) -> "Matrix":
-        scheme = trial.watermark
-        models = [mine.victim, rival.marked, mine.marked, *stolen, *nulls]
-        keys = [mine.key, rival.key, *random_keys(trial, trial.task, mine.victim)]
-        scores = scheme.score(Suspects(models, trial.hardware.device), keys)
-        first_null = Matrix.FIRST + len(stolen)
-        return Matrix(scores, slice(first_null, None), scheme.nulls, trial.settings.verification.fpr)
-
-    def weigh(self, row: int, key: int = 0) -> Evidence:
-        randoms = range(2, self.scores.statistic_MK.shape[1])
-        null_M = self.scores.extremity_MK[self.nulls, key].tolist()
-        return weigh(self.scores, row, key, randoms, null_M, self.valid, self.fpr)
-
-    def summary(self) -> dict[str, Any]:
-        """The null scores themselves: the owner's key on each null model, each random key on the marked model."""
-        return {
-            "independent_models": finite(self.scores.statistic_MK[self.nulls, 0]),
-            "random_keys": finite(self.scores.statistic_MK[self.MARKED, 2:]),
-        }
-
-    def size(self) -> dict[str, int] | None:
-        """How often strangers' keys claim models of nobody at the declared rate: what the exact tail promises, observed. None
-        without one. Cells of one key, or of one model, are not independent."""
-        if self.scores.log10_p_MK is None:
-            return None
-        p = self.scores.log10_p_MK[self.nulls, 2:]
-        return {"cells": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
-
-
-def finite(values: Any) -> list[float | None]:
-    return [float(v) if np.isfinite(v) else None for v in values]
-
-
-def random_keys(trial: Trial, task: Task, victim: nn.Module) -> list[Key]:
-    """Strangers' keys by the scheme's own sampler; none where random keys are no null."""
-    if "random_keys" not in trial.watermark.nulls:
-        return []
-    count = trial.settings.verification.random_keys
-    return [trial.watermark.keygen(task, trial.secret("random key", k), victim) for k in range(count)]
-
-
 def accuracy(trial: Trial, model: nn.Module) -> float:
     """On the test split."""
     test = trial.task.test
@@ -140,18 +98,40 @@ def accuracy(trial: Trial, model: nn.Module) -> float:
     return float((labels_N == test.targets).double().mean())
 
 
-def point(trial: Trial, marked: nn.Module, surrogate: Surrogate, found: Evidence) -> dict[str, Any]:
+def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, number: int) -> dict[str, Any]:
     """One point of the curve: strength, accuracy, agreement with the victim on the test split, evidence, cost."""
     assert surrogate.cost is not None
     test = trial.task.test
-    mine, theirs = Suspects([marked, surrogate.model], trial.hardware.device).labels(test.inputs)
+    own, theirs = Suspects([mine.marked, surrogate.model], trial.hardware.device).labels(test.inputs)
+    claim = matrix.claims.get(number)
+    found = matrix.weigh(Matrix.FIRST + number) if claim is None else matrix.weigh(Matrix.MARKED, claim)
     return {
         "strength": surrogate.strength,
         "accuracy": float((theirs == test.targets).double().mean()),
-        "agreement": float(((theirs == mine) & (mine >= 0)).double().mean()),
+        "agreement": float(((theirs == own) & (own >= 0)).double().mean()),
         **asdict(found),
         "cost": asdict(surrogate.cost),
+        "message": None if claim is not None else message(trial, surrogate.model, mine.key),
+        "claimed": None if claim is None else matrix.claimed(claim),
+        "tracing": tracing(trial, mine, surrogate) if surrogate.members else None,
     }
+
+
+def message(trial: Trial, suspect: nn.Module, key: Key) -> dict[str, Any] | None:
+    """A multi-bit scheme's payload as the suspect shows it."""
+    found = trial.watermark.read(suspect, key)
+    return asdict(found) if found is not None else None
+
+
+def tracing(trial: Trial, mine: Owner, surrogate: Surrogate) -> dict[str, Any]:
+    """Whom the owner accuses of a pirated copy, among all buyers: those who colluded, and INNOCENTS who did not."""
+    scheme, secret = trial.watermark, mine.key.secret
+    keys = [
+        scheme.buyer_key(trial.task, secret, i, mine.victim)
+        for i in range(max(surrogate.members) + 1 + INNOCENTS)
+    ]
+    accused = scheme.accuse(surrogate.model, keys, trial.settings.verification.fpr)
+    return {"buyers": len(keys), "colluders": list(surrogate.members), "accused": accused}
 
 
 def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
@@ -163,13 +143,13 @@ def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
     }
 
 
-def export(trial: Trial, folder: Path, mine: Owner, surrogates: list[Surrogate]) -> None:
+def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[Surrogate]) -> None:
     """The models and the owner's key, for `assay verify`. Surrogates of another architecture are left out."""
     config = trial.spec.config
     about = {axis: {"name": trial.spec.choices[axis], "config": config[axis]} for axis in ("task", "model")}
     about["seed"] = config["seed"]
     scheme = {"watermark": {"name": trial.spec.choices["watermark"], "config": config["watermark"]}}
-    save_key(folder / "key.safetensors", mine.key, {**scheme, **about})
+    save_key(folder / "key.safetensors", key, {**scheme, **about})
     models = {"marked": mine.marked, "unmarked": mine.victim}
     models |= {f"surrogate-{s.strength:g}": s.model for s in surrogates}
     shapes = {name: t.shape for name, t in mine.marked.state_dict().items()}

@@ -195,8 +195,16 @@ class Trial:
             fresh=task.fresh,
             build=build,
             spent=meter.spent,
+            scheme=self.watermark,
+            copies=self._copies,
+            classes=task.classes,
             queries=budget.queries,
         )
+
+    def _copies(self, count: int) -> list[nn.Module]:
+        from .people import buyer  # it builds on trials
+
+        return [buyer(self, number).marked for number in range(count)]
 
     def thiefs_data(self) -> Examples:
         """Inputs and labels; noise has none, its labels are -1."""

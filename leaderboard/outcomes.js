@@ -2,7 +2,7 @@
 /* Schemes by attacks, a word and a number in every cell. */
 
 /** What speaks for a cell of several trials: the worst that has a number. */
-const WORST_FIRST = ["removed", "undecided", "survives", "too_costly", "failed", "blocked", "not_applicable"];
+const WORST_FIRST = ["removed", "forged", "undecided", "survives", "too_costly", "failed", "blocked", "not_applicable"];
 
 function drawOutcomes(columns, schemes, trials) {
   const heads = [

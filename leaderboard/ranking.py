@@ -3,6 +3,7 @@
 A trial's outcome is read off its curve within the accuracy budget (2 pp of one-sided stealing loss):
   survives    every surrogate still carries evidence at the declared false-positive rate
   removed     some surrogate does not
+  forged      an accuser's key finds a model he did not mark; a claim that fails survives
   undecided   the null is too small to decide
   too_costly  no surrogate stays within the budget: the attack destroys what it steals
 and otherwise blocked, not_applicable or failed, as its record says; those are shown and never scored.
@@ -19,7 +20,7 @@ from typing import Any
 Record = dict[str, Any]
 BUDGET = 0.02
 BOARD = ("task", "model", "adversary", "verification")
-OUTCOMES = ("survives", "removed", "undecided", "too_costly", "blocked", "not_applicable", "failed")
+OUTCOMES = ("survives", "removed", "forged", "undecided", "too_costly", "blocked", "not_applicable", "failed")
 CONTROL = "none"
 """The watermark that is none: shown, never ranked."""
 
@@ -48,6 +49,8 @@ def outcome(record: Record, budget: float = BUDGET) -> tuple[str, float | None]:
     """The trial's outcome, and the weakest log10 p of a surrogate within the budget."""
     if record["status"] != "ok":
         return record["status"], None
+    if record.get("declared", {}).get("attack", {}).get("goal") == "claim":
+        return _claim_outcome(record)
     # 1e-9: accuracies are shares of a test split, and a loss of exactly 2 pp is within the budget
     within = [p for p, loss in zip(record["curve"], losses(record), strict=True) if loss <= budget + 1e-9]
     if not within:
@@ -57,6 +60,15 @@ def outcome(record: Record, budget: float = BUDGET) -> tuple[str, float | None]:
     if False in verdicts:
         return "removed", weakest
     return ("undecided" if None in verdicts else "survives"), weakest
+
+
+def _claim_outcome(record: Record) -> tuple[str, float | None]:
+    """Of an accuser's keys: here evidence speaks against the scheme, and the strongest p is the weak point."""
+    verdicts = [point["detected"] for point in record["curve"]]
+    strongest = min(point["log10_p"] for point in record["curve"])
+    if True in verdicts:
+        return "forged", strongest
+    return ("undecided" if None in verdicts else "survives"), strongest
 
 
 def claims(record: Record) -> set[str]:
@@ -105,7 +117,11 @@ def _row(records: list[Record], budget: float) -> Record:
     counts = Counter(result for _, result, _ in found)
     done = [record for record in records if record["status"] == "ok"]
     declared: Record = next((r["declared"]["watermark"] for r in records if "declared" in r), {})
-    evidence = [(p, record["choices"]["attack"]) for record, _, p in found if p is not None]
+    evidence = [
+        (p, record["choices"]["attack"])
+        for record, _, p in found
+        if p is not None and record.get("declared", {}).get("attack", {}).get("goal") != "claim"
+    ]
     weakest, attack = max(evidence, default=(None, None), key=lambda pair: pair[0])
     return {
         **dict(zip(BOARD, board_of(records[0]), strict=True)),
@@ -113,7 +129,7 @@ def _row(records: list[Record], budget: float) -> Record:
         **{name: declared.get(name) for name in ("family", "reads", "derivation", "paper")},
         "cost_pp": _cost(done),
         "survived": counts["survives"],
-        "decided": counts["survives"] + counts["removed"],
+        "decided": counts["survives"] + counts["removed"] + counts["forged"],
         **{name: counts[name] for name in OUTCOMES[1:]},
         "worst": _worst(found),
         "weakest_log10_p": weakest,
@@ -134,7 +150,7 @@ def _worst(found: list[tuple[Record, str, float | None]]) -> float | None:
     """The smallest share of decided trials survived under any attack and deployment; None where nothing was decided."""
     survived: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for record, result, _ in found:
-        if result in ("survives", "removed"):
+        if result in ("survives", "removed", "forged"):
             attack = record["choices"]["attack"], record["choices"].get("deployment", "")
             survived[attack].append(result == "survives")
     return min((sum(trials) / len(trials) for trials in survived.values()), default=None)

@@ -4,6 +4,7 @@
 const OUTCOMES = {
   survives: "survives",
   removed: "removed",
+  forged: "forged",
   undecided: "undecided",
   too_costly: "too costly",
   blocked: "blocked",
@@ -11,8 +12,9 @@ const OUTCOMES = {
   failed: "failed",
 };
 const MEANING = {
-  survives: "evidence in every stolen model within the budget",
+  survives: "evidence in every stolen model within the budget; an accuser’s key finds none",
   removed: "some stolen model within the budget carries none",
+  forged: "an accuser’s key finds a model he did not mark",
   undecided: "the null is too small to decide",
   too_costly: "no stolen model within the budget",
   blocked: "the deployment denies what the attack needs",
