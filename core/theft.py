@@ -100,6 +100,8 @@ class Attack(Configured, ABC):
     """What the thief must own; how much and of which distribution is the adversary's (conf/adversary)."""
     axis: ClassVar[str]
     """The unit of strength: epochs, sparsity, bits, queries."""
+    preserves: ClassVar[bool] = False
+    """True when logits stay equal to 1e-5 of their range: utility costs the thief nothing."""
     scheme_known: ClassVar[bool] = False
     key_known: ClassVar[Literal["none", "partial", "full"]] = "none"
     paper: ClassVar[str]

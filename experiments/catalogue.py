@@ -18,7 +18,7 @@ from ..core.errors import ConfigError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {
     "watermark": ("family", "reads", "derivation", "nulls", "embeds", "paper"),
-    "attack": ("needs", "goal", "data", "axis", "scheme_known", "key_known", "paper"),
+    "attack": ("needs", "goal", "data", "axis", "preserves", "scheme_known", "key_known", "paper"),
     "task": ("name", "classes"),
     "model": (),
     "deployment": ("grants", "decimals"),

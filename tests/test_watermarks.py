@@ -1,9 +1,9 @@
 """Conformance of every scheme in conf/watermark: a new yaml is tested without touching this file."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from assay.experiments.trial import Trial
 from assay.zoo.files import load_key, save_key
 
 SCHEMES = sorted(catalogue("watermark"))
-MARKS = [name for name in SCHEMES if name != "none"]
+MARKS = [name for name in SCHEMES if catalogue("watermark")[name]["family"] not in ("control", "output")]
+"""An API mark has no key to verify before somebody asked: tests/test_api_marks.py."""
 EMBEDDED = [name for name in SCHEMES if catalogue("watermark")[name]["embeds"]]
-WITH_KEY_NULL = [name for name in SCHEMES if "random_keys" in catalogue("watermark")[name]["nulls"]]
+WITH_KEY_NULL = [name for name in MARKS if "random_keys" in catalogue("watermark")[name]["nulls"]]
 NULLS = 5
 
 
@@ -40,6 +41,10 @@ def trial(name: str, *overrides: str) -> Trial:
 def people(name: str) -> tuple[Owner, Owner, list[nn.Module]]:
     it = trial(name)
     return owner(it, "owner"), owner(it, "rival"), clean_models(it, NULLS)
+
+
+def key_of(it: Trial, secret: int, victim: nn.Module) -> Key:
+    return it.watermark.keygen(it.task, Secret.simulated(secret), victim, it.trainer("key"))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -71,7 +76,7 @@ def test_owner_is_found_and_strangers_are_not(name: str) -> None:
     owned, others = scores.extremity_MK[0, 0], [*scores.extremity_MK[1:, 0], scores.extremity_MK[0, 1]]
     assert owned > max(others)
     if scores.log10_p_MK is not None:
-        assert scores.log10_p_MK[0, 0] < -20
+        assert scores.log10_p_MK[0, 0] <= -3
         assert min([*scores.log10_p_MK[1:, 0], scores.log10_p_MK[0, 1]]) > -3
 
 
@@ -83,7 +88,7 @@ def test_marking_costs_little_accuracy(name: str) -> None:
         (model(test.inputs).argmax(-1) == test.targets).float().mean() for model in (mine.victim, mine.marked)
     )
     assert unmarked > 0.95
-    assert unmarked - marked < 0.03
+    assert unmarked - marked <= 0.02
 
 
 @dataclass
@@ -101,7 +106,7 @@ class Spy:
 def test_embed_and_score_leave_their_inputs_untouched(name: str) -> None:
     it = trial(name)
     victim, _ = clean(it, it.seed)
-    before, key = state(victim), it.watermark.keygen(it.task, Secret.simulated(1), victim)
+    before, key = state(victim), key_of(it, 1, victim)
     fingerprint = key.fingerprint
     marked = it.watermark.embed(victim, key, it.task, Spy())
     it.watermark.score(Suspects([victim]), [key])
@@ -110,32 +115,40 @@ def test_embed_and_score_leave_their_inputs_untouched(name: str) -> None:
     assert key.fingerprint == fingerprint
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_the_regulariser_sees_live_weights(name: str) -> None:
-    """The penalty follows the module it is given, and its gradient reaches that module's parameters."""
-    it = trial(name)
+def objectives(it: Trial) -> list[Callable[[nn.Module], Tensor]]:
+    """What a scheme adds to its trainings, as functions of the live module."""
     victim, _ = clean(it, it.seed)
-    spy = Spy()
-    it.watermark.embed(victim, it.watermark.keygen(it.task, Secret.simulated(1), victim), it.task, spy)
-    for penalty in [call["penalty"] for call in spy.calls if call.get("penalty")]:
+    spy, batch = Spy(), it.task.owner.take(slice(0, 64))
+    it.watermark.embed(victim, key_of(it, 1, victim), it.task, spy)
+    penalties = [call["penalty"] for call in spy.calls if call.get("penalty")]
+    wholes = [call["objective"] for call in spy.calls if call.get("objective")]
+    return [*penalties, *(partial(whole, inputs=batch.inputs, targets=batch.targets) for whole in wholes)]
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_regulariser_sees_live_weights(name: str) -> None:
+    """Penalty or objective follow the module they are given, and their gradient reaches that module's parameters."""
+    it = trial(name)
+    for loss in objectives(it):
         one, other = it.task.fresh(1), it.task.fresh(2)
-        assert penalty(one).item() != penalty(other).item()
-        before = penalty(one).item()
-        penalty(one).backward()
-        moved = [p for p in one.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+        before = loss(one)
+        assert before.item() != loss(other).item()
+        one.zero_grad(set_to_none=True)
+        loss(one).backward()
+        moved = [(p, p.grad) for p in one.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
         assert moved
+        length = sum(float(grad.square().sum()) for _, grad in moved) ** 0.5
         with torch.no_grad():
-            for parameter in moved:
-                assert parameter.grad is not None
-                parameter.sub_(0.1 * parameter.grad)
-        assert penalty(one).item() < before
+            for parameter, grad in moved:
+                parameter.sub_(0.01 * grad / length)
+        assert loss(one).item() < before.item()
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_same_secret_same_key(name: str) -> None:
     it = trial(name)
     victim, _ = clean(it, it.seed)
-    keys = [it.watermark.keygen(it.task, Secret.simulated(s), victim) for s in (1, 1, 2)]
+    keys = [key_of(it, secret, victim) for secret in (1, 1, 2)]
     assert keys[0].fingerprint == keys[1].fingerprint != keys[2].fingerprint
 
 
@@ -166,7 +179,7 @@ def test_one_matrix_equals_its_cells(name: str) -> None:
     scheme, models, keys = trial(name).watermark, [mine.marked, *nulls[:2]], [mine.key, rival.key]
     whole = scheme.score(Suspects(models), keys).statistic_MK
     cells = [[scheme.score(Suspects([m]), [k]).statistic_MK[0, 0] for k in keys] for m in models]
-    assert np.array_equal(whole, np.array(cells))
+    np.testing.assert_allclose(whole, np.array(cells), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MARKS)
