@@ -15,6 +15,7 @@ from ..core.contracts import Recipe
 from ..core.secret import seed_for
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from ..zoo.models import head
+from .trajectory import followed
 
 
 def with_new_head(model: nn.Module, seed: int) -> nn.Module:
@@ -45,15 +46,5 @@ class Finetune(Attack):
         model = access.weights()
         if self.reinit_head:
             model = with_new_head(model, seed_for(adversary.seed, "head"))
-        reached: list[Surrogate] = []
-
-        def keep(epoch: int, live: nn.Module) -> None:
-            if epoch in self.report or epoch == self.recipe.epochs:
-                snapshot = copy.deepcopy(live).to("cpu").to(memory_format=torch.contiguous_format)
-                reached.append(Surrogate(float(epoch), snapshot.eval(), adversary.spent()))
-
         only = (head(model),) if self.layers == "last" else None
-        adversary.fit(
-            model, adversary.data, recipe=self.recipe, only=only, each_epoch=keep, label="fine-tuning"
-        )
-        yield from reached
+        yield from followed(adversary, model, self.recipe, self.report, only=only)

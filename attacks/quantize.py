@@ -1,6 +1,8 @@
-"""Post-training quantisation. The graded model *stays* quantised: integers and scales are what it stores.
+"""Post-training quantisation. The graded model *stays* quantised: integers, or short floats, and scales are what it stores.
 
-int8: symmetric, one scale per output channel. int4: symmetric, one scale per group of 32 inputs. bf16: every tensor.
+int8: symmetric, one scale per output channel. int4: symmetric, one scale per group of 32 inputs. bf16, fp16: every tensor, and
+the model computes in that format. fp8: e4m3 with one scale per layer (Micikevicius et al. 2022, arXiv:2209.05433), for
+convolutions and linear layers; torch computes no convolution in it, so the stored values are widened for every forward pass.
 """
 
 import copy
@@ -14,8 +16,10 @@ from torch.nn.utils import parametrize
 
 from ..core.theft import Access, Adversary, Attack, Surrogate
 
-Format = Literal["bf16", "int8", "int4"]
-BITS: dict[str, int] = {"bf16": 16, "int8": 8, "int4": 4}
+Format = Literal["fp16", "bf16", "fp8", "int8", "int4"]
+BITS: dict[str, int] = {"int8": 8, "int4": 4}
+DROPPED: dict[str, int] = {"fp16": 13, "bf16": 16, "fp8": 20, "int8": 24, "int4": 28}
+"""The strength: of floats, the bits missing from float32's mantissa of 23; of integers, from its 32 bits."""
 GROUP = 32
 
 
@@ -38,17 +42,33 @@ class Dequantised(nn.Module):
         return integers.to(torch.int8), scales
 
 
+class Widened(nn.Module):
+    """Weight = e4m3 floats x one scale that maps the largest weight to 448, the largest finite e4m3."""
+
+    def forward(self, floats: Tensor, scale: Tensor) -> Tensor:
+        return floats.float() * scale
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        tiny = torch.finfo(torch.float32).tiny
+        scale = weight.detach().abs().amax().clamp_min(tiny) / torch.finfo(torch.float8_e4m3fn).max
+        return (weight.detach() / scale).to(torch.float8_e4m3fn), scale
+
+
+def stored_as(to: Format, shape: torch.Size) -> nn.Module:
+    """The parametrisation that holds a weight of this shape in the given format."""
+    return Widened() if to == "fp8" else Dequantised(shape, BITS[to], GROUP if to == "int4" else None)
+
+
 def quantised(model: nn.Module, to: Format) -> nn.Module:
-    """A copy in the given format; convolutions and linear layers for the integer ones."""
+    """A copy in the given format; convolutions and linear layers alone for fp8 and the integer ones."""
     model = copy.deepcopy(model).eval()
-    if to == "bf16":
-        return model.bfloat16()
+    if to in ("bf16", "fp16"):
+        return model.bfloat16() if to == "bf16" else model.half()
     for module in list(model.modules()):
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.weight.requires_grad_(False)
-            stored = Dequantised(module.weight.shape, BITS[to], GROUP if to == "int4" else None)
-            parametrize.register_parametrization(module, "weight", stored)
-    return model
+            parametrize.register_parametrization(module, "weight", stored_as(to, module.weight.shape))
+    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -62,5 +82,5 @@ class Quantize(Attack):
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         model = access.weights()
-        for to in sorted(self.formats, key=lambda name: -BITS[name]):
-            yield Surrogate(float(32 - BITS[to]), quantised(model, to))
+        for to in sorted(self.formats, key=lambda name: DROPPED[name]):
+            yield Surrogate(float(DROPPED[to]), quantised(model, to))

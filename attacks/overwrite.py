@@ -1,0 +1,54 @@
+"""Overwriting: the thief embeds a mark of the same scheme with a key of his own (Uchida et al. 2017, section 4.3, and every
+scheme since). The record judges the true owner's key; the thief's key finds his own model by construction.
+
+The scheme trains on from the stolen model by its ordinary embedding, its strength multiplied by a grid. A scheme without a
+`strength` is embedded once, as it stands; one that embeds nothing leaves further training alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from annotated_types import Gt
+
+from ..core.contracts import Recipe
+from ..core.key import Key
+from ..core.secret import Secret
+from ..core.theft import Access, Adversary, Attack, Surrogate
+
+
+def strengthened(scheme: Any, multipliers: tuple[float, ...]) -> Iterator[tuple[float, Any]]:
+    """The scheme at every multiple of its `strength`, weakest first; itself alone when it has none."""
+    strength = getattr(scheme, "strength", None)
+    if not isinstance(strength, float):
+        yield 1.0, scheme
+        return
+    for multiplier in sorted(multipliers):
+        yield multiplier, replace(scheme, strength=multiplier * strength)
+
+
+@dataclass(frozen=True)
+class Overwrite(Attack):
+    needs = "weights"
+    data = "labelled"
+    axis = "strength multiplier"
+    scheme_known = True
+    paper = "Uchida et al., ICMR 2017, arXiv:1701.04082, section 4.3"
+
+    recipe: Recipe
+    """Of the thief's embedding."""
+    multipliers: tuple[Annotated[float, Gt(0)], ...] = (1.0, 10.0, 100.0)
+    """Of the scheme's strength."""
+
+    def key(self, adversary: Adversary, scheme: Any, model: Any) -> Key:
+        """The thief's own key, by the scheme's sampler."""
+        task = adversary.as_owner(model, self.recipe)
+        found: Key = scheme.keygen(task, Secret.simulated(adversary.seed, "overwrite"), model, adversary.fit)
+        return found
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        model = access.weights()
+        task = adversary.as_owner(model, self.recipe)
+        for multiplier, scheme in strengthened(adversary.scheme, self.multipliers):
+            key = self.key(adversary, scheme, model)
+            yield Surrogate(multiplier, scheme.embed(model, key, task, adversary.fit))

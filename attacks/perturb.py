@@ -1,0 +1,32 @@
+"""Perturbed inputs in [0, 1]: sign steps of projected gradient descent (Madry et al., ICLR 2018, arXiv:1706.06083)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Of the cross-entropy, by the inputs; the parameters' own gradients stay as they are."""
+    with torch.enable_grad():
+        at = inputs.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(at), targets, reduction="sum"), at)
+    return gradient
+
+
+def stepped_to(model: nn.Module, inputs: Tensor, targets: Tensor, step: float) -> Tensor:
+    """One sign step towards the target classes, clipped to [0, 1] (targeted FGSM)."""
+    return (inputs - step * input_gradient(model, inputs, targets).sign()).clamp(0, 1)
+
+
+def adversarial(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float, steps: int) -> Tensor:
+    """Within epsilon of the inputs in every pixel, away from the targets: a random start by the global generator, steps of
+    2.5 epsilon / steps (section 5). The model evaluates meanwhile and is left in the modes it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    noise = (2 * torch.rand_like(inputs) - 1) * epsilon
+    for _ in range(steps):
+        gradient = input_gradient(model, (inputs + noise).clamp(0, 1), targets)
+        noise = (noise + 2.5 * epsilon / steps * gradient.sign()).clamp(-epsilon, epsilon)
+    for module, mode in modes:
+        module.training = mode
+    return (inputs + noise).clamp(0, 1)

@@ -1,0 +1,70 @@
+"""WRK: boundary samples with wrong labels, a new head, and a penalty on its likeness to the old one (arXiv:2511.07947).
+
+A few of the thief's inputs take one large sign step towards a random class; what comes out, close to two-valued pictures such
+as triggers are, is given some other label. Then the head is drawn anew and everything is fine-tuned on both with
+CE + alpha sum(W W_old). The authors clip to [0, 1] after normalisation; here models normalise themselves, so pictures stay
+pictures. Their budget of 5 % clean data is adversary.data=0.25 of the thief's fifth.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from ..core.contracts import Recipe
+from ..core.examples import Examples
+from ..core.secret import seed_for
+from ..core.theft import Access, Adversary, Attack, Surrogate
+from ..zoo.models import head
+from .finetune import with_new_head
+from .perturb import stepped_to
+from .trajectory import drawing, followed
+
+
+@dataclass(frozen=True)
+class Wrk(Attack):
+    needs = "weights"
+    data = "labelled"
+    axis = "epochs"
+    paper = "AAAI 2026, arXiv:2511.07947"
+
+    recipe: Recipe
+    """The authors': 10 epochs of SGD at 0.001, cosine, batches of 32. On 300 digits a new head does not learn in that: 0.02."""
+    samples: Annotated[int, Ge(1)] = 100
+    """Boundary samples, at most as many as the thief has inputs."""
+    step: Annotated[float, Gt(0)] = 2.0
+    """Of the sign step; 2 in the official code."""
+    alpha: Annotated[float, Ge(0)] = 0.01
+    skip_class_0: bool = False
+    """As in the official code, whose random wrong labels are never 0."""
+    report: tuple[int, ...] = (1, 2, 5, 10)
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        model = access.weights()
+        name = head(model)
+        old = model.get_parameter(f"{name}.weight").detach().clone()
+        data = adversary.data.join(self.boundary(model, adversary))
+
+        def penalty(live: nn.Module) -> Tensor:
+            new = live.get_parameter(f"{name}.weight")
+            return self.alpha * (new * old.to(new.device)).sum()
+
+        fresh = with_new_head(model, seed_for(adversary.seed, "head"))
+        yield from followed(adversary, fresh, self.recipe, self.report, data=data, penalty=penalty)
+
+    def boundary(self, model: nn.Module, adversary: Adversary) -> Examples:
+        """The stepped inputs with labels that are neither their own nor the class they were stepped to."""
+        generator = drawing(adversary, "boundary")
+        classes = adversary.classes
+        picks = torch.randperm(len(adversary.data), generator=generator)[: self.samples]
+        chosen = adversary.data.take(picks)
+        towards = torch.randint(classes, chosen.targets.shape, generator=generator)
+        scores = torch.rand(len(picks), classes, generator=generator)
+        rows = torch.arange(len(picks))
+        scores[rows, chosen.targets] = scores[rows, towards] = -1
+        if self.skip_class_0:
+            scores[:, 0] = -1
+        return Examples(stepped_to(model, chosen.inputs, towards, self.step), scores.argmax(1))
