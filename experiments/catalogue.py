@@ -39,7 +39,7 @@ def catalogue(group: str, folders: Iterable[Path] = ()) -> dict[str, dict[str, A
     for folder in (CONF, *folders):
         for path in sorted((folder / group).glob("*.yaml")):
             text = path.read_text()
-            content = _with_defaults(path, yaml.safe_load(text) or {})
+            content = with_defaults(path, yaml.safe_load(text) or {})
             found = _literals(content["_target_"]) if "_target_" in content else {}
             values = {name: content.get(name, found.get(name)) for name in GROUPS[group]}
             out[path.stem] = {
@@ -49,7 +49,7 @@ def catalogue(group: str, folders: Iterable[Path] = ()) -> dict[str, dict[str, A
     return out
 
 
-def _with_defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """An option that extends another of its group (extract_mlp extends extract) inherits its fields."""
     base: dict[str, Any] = {}
     for entry in content.get("defaults", []):

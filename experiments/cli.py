@@ -85,6 +85,13 @@ def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     folders = [Path(arguments.config_dir)] if arguments.config_dir else []
     if arguments.config_dir:
         importable(arguments.config_dir)
+    if arguments.markdown:
+        from ..leaderboard.store import Store
+        from .handbook import handbook
+
+        measured = "results/digits/records"
+        print(handbook(Store(Path(measured)), f"../{measured}"), end="")  # noqa: T201
+        return 0
     found = {group: catalogue(group, folders) for group in GROUPS}
     if arguments.json:
         print(json.dumps(found, indent=1))  # noqa: T201
@@ -207,6 +214,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
     sub = command("list", list_, "schemes, attacks, tasks, models, deployments, with what they declare")
     sub.add_argument("--json", action="store_true")
+    sub.add_argument(
+        "--markdown", action="store_true", help="docs/catalogue.md, with the records of results/digits"
+    )
     _own_options(sub)
     sub = command("board", board, "the leaderboard page, one file, no network")
     _store_options(sub)

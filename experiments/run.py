@@ -32,6 +32,10 @@ def run(trial: Trial) -> dict[str, Any]:
         raise Denied(
             f"{trial.spec.choices['attack']} needs {trial.attack.needs}, the deployment grants {grants}"
         )
+    if trial.watermark.answers and trial.attack.needs == "weights":
+        raise NotApplicable(
+            f"{trial.spec.choices['watermark']} marks what an API answers; {trial.spec.choices['attack']} takes the weights"
+        )
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
     nulls = clean_models(trial, trial.settings.verification.null_models)
@@ -40,7 +44,7 @@ def run(trial: Trial) -> dict[str, Any]:
     surrogates = list(meter.over(trial.attack(access, trial.adversary(meter))))
     if trial.watermark.answers and not access.queries:
         raise NotApplicable(
-            f"{trial.spec.choices['watermark']} marks what an API answers, and {trial.spec.choices['attack']} asked nothing"
+            f"{trial.spec.choices['watermark']} proves from its ledger, and {trial.spec.choices['attack']} asked nothing"
         )
     matrix = Matrix.measured(trial, mine, rival, surrogates, nulls, access.ledger)
     if trial.settings.save is not None:

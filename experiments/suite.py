@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core.errors import ConfigError
 from ..leaderboard.store import Record, Store
+from .catalogue import CONF, GROUPS, catalogue
 from .config import Spec, composer, options, suggest
 from .isolate import isolated
 
@@ -30,13 +31,25 @@ def grid(name: str, folders: Sequence[Path]) -> list[list[str]]:
     trials = []
     for block in blocks:
         axes = {**block, **common}
-        values = [value if isinstance(value, list) else [value] for value in axes.values()]
+        values = [chosen(axis, value, folders) for axis, value in axes.items()]
         trials += [
-            [f"{a}={v}" for a, v in zip(axes, chosen, strict=True)] for chosen in itertools.product(*values)
+            [f"{a}={v}" for a, v in zip(axes, point, strict=True)] for point in itertools.product(*values)
         ]
     if not trials:
         raise ConfigError(f"{path} names no trial: its blocks are empty")
     return trials
+
+
+def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
+    """What a suite's entry stands for: a list as it is, one value, or by a mapping every option of the axis that declares
+    these values (`{needs: weights}`; `{}` is all of them)."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, list) else [value]
+    declared = catalogue(axis, [f for f in folders if f != CONF])
+    unknown = set(value) - set(GROUPS[axis])
+    if unknown:
+        raise ConfigError(f"{axis} declares no {unknown.pop()!r}; expected one of {', '.join(GROUPS[axis])}")
+    return [name for name, found in declared.items() if all(found[field] == v for field, v in value.items())]
 
 
 def specs_of(

@@ -21,7 +21,7 @@ from assay.core.atomic import write_atomically
 from assay.core.errors import ConfigError
 from assay.core.key import Key
 from assay.core.secret import Secret
-from assay.watermarks.akh import QueryKey
+from assay.watermarks.fingerprint import QueryKey
 from assay.watermarks.trigger import TriggerKey
 from assay.watermarks.uchida import ProjectionKey
 from assay.zoo.files import load_key, load_model, load_tensors, save_key, save_model, save_tensors
