@@ -24,7 +24,9 @@ from .trigger import TriggerKey, plain_hits, to_grey_levels
 Kind = Literal["content", "noise", "unrelated"]
 
 
-def drawn_class(secret: Secret, purpose: str, classes: int, chosen: int | None, other: int | None = None) -> int:
+def drawn_class(
+    secret: Secret, purpose: str, classes: int, chosen: int | None, other: int | None = None
+) -> int:
     """The chosen class, or one that the secret draws, never `other`. ConfigError for a class that the task has not."""
     if chosen is None:
         order = secret.order(purpose, classes)
