@@ -1,7 +1,11 @@
-"""Bits in secret projections of one layer's mean filter (Uchida et al., ICMR 2017, arXiv:1701.04082; Nagai et al. 2018)."""
+"""Bits in secret projections of one layer's mean filter (Uchida et al., ICMR 2017, arXiv:1701.04082; Nagai et al. 2018).
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+derived: the projection comes from the secret by a keyed PRF, and a key with any other is refused. chosen: a key may bring its own
+matrix, as published, so an accuser bends one to a model he did not mark; the null holds for owners who drew theirs honestly.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -9,7 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.contracts import Fit, Task, Watermark
+from ..core.contracts import Fit, Task, Watermark, fished
 from ..core.errors import NotApplicable
 from ..core.key import Key, expect_length
 from ..core.payload import Message, decoded, encoded
@@ -22,21 +26,27 @@ from .parameter import mean_filter, scored, weight_of
 
 Projection = Literal["random", "sign", "direct", "diff"]
 GENERATED: dict[str, Kind] = {"random": "normal", "sign": "sign"}
+FORGING_RATE = 0.01  # of Adam, on entries of size 1: some 20 steps turn every bit
 
 
 @dataclass(frozen=True, eq=False)
 class ProjectionKey(Key):
-    """The projection (J, B) is derived from the secret whenever it is needed; the bits (B,) are uint8."""
+    """The projection (J, B) is derived from the secret whenever it is needed, unless the key brings its own; the bits (B,) are
+    uint8."""
 
     layer: str
     projection: Projection
     weights: int
     """J, the length of the mean filter."""
     bits_B: Tensor
+    matrix_JB: Tensor | None = None
+    """A matrix that somebody chose; None: the secret's."""
 
     def matrix(self) -> Tensor:
-        """X (J, B): standard normal (random), one 1 per column (direct), or a +1 and a -1 per column (diff), Nagai et al., table 1;
-        sign, +1 and -1 everywhere, is ours: the same mark with a matrix that costs verification a bit an element."""
+        """X (J, B): the key's own, or standard normal (random), one 1 per column (direct), or a +1 and a -1 per column (diff), Nagai
+        et al., table 1; sign, +1 and -1 everywhere, is ours: the same mark with a matrix that costs verification a bit an element."""
+        if self.matrix_JB is not None:
+            return self.matrix_JB
         bits = len(self.bits_B)
         if self.projection in GENERATED:
             return projection_matrix(self.stream(), self.weights, bits, GENERATED[self.projection])
@@ -63,6 +73,19 @@ class ProjectionKey(Key):
 
 def matches(weights_MJ: Tensor, keys: Sequence[ProjectionKey]) -> Tensor:
     """(M, K) matching bits of keys with one length J. ValueError for keys of several projections."""
+    chosen = {k: key.matrix_JB for k, key in enumerate(keys) if key.matrix_JB is not None}
+    drawn = [k for k in range(len(keys)) if k not in chosen]
+    found_MK = torch.empty(len(weights_MJ), len(keys), dtype=torch.int64)
+    if drawn:
+        found_MK[:, drawn] = matches_of_drawn(weights_MJ, [keys[k] for k in drawn])
+    for k, matrix_JB in chosen.items():
+        signs_MB = weights_MJ.double() @ matrix_JB.double() > 0
+        found_MK[:, k] = (signs_MB == keys[k].bits_B.bool()).sum(1)
+    return found_MK
+
+
+def matches_of_drawn(weights_MJ: Tensor, keys: Sequence[ProjectionKey]) -> Tensor:
+    """Of keys whose matrices come from their secrets, which are never held."""
     expected_KB = torch.stack([key.bits_B for key in keys])
     projection = keys[0].projection
     if any(key.projection != projection for key in keys):
@@ -86,12 +109,13 @@ def bit_loss(mean_filter_J: Tensor, matrix_JB: Tensor, bits_B: Tensor) -> Tensor
 class Uchida(Watermark):
     family = "parameter"
     reads = "weights"
-    derivation = "derived"
     nulls = ("random_keys", "independent_models")
     paper = "Uchida et al., ICMR 2017, arXiv:1701.04082"
     key_type = ProjectionKey
 
     layer: str
+    derivation: Literal["derived", "chosen"] = "derived"
+    """chosen: a key may bring its own matrix, as published."""
     bits: Annotated[int, Ge(1)] = 256
     strength: Annotated[float, Gt(0)] = 0.01
     """lambda; 0.01 in section 4.1 and the official code."""
@@ -125,8 +149,12 @@ class Uchida(Watermark):
 
     def score(self, suspects: Suspects, keys: Sequence[ProjectionKey]) -> Scores:
         """Matching bits, two-sided: an attack that inverts the message has not removed it. ValueError for a key of another
-        length."""
+        length, and for one with a matrix of its own where keys are derived."""
         expect_length((key.bits_B for key in keys), self.bits, "watermark.bits")
+        if self.derivation == "derived" and any(key.matrix_JB is not None for key in keys):
+            raise ValueError(
+                "expected keys whose matrix comes from their secret, got a chosen one; set watermark.derivation=chosen"
+            )
         hits_MK = scored(suspects, keys, mean_filter, matches)
         return Scores.binomial(hits_MK, self.bits, 0.5, "matching bits", two_sided=True)
 
@@ -136,3 +164,21 @@ class Uchida(Watermark):
             return None
         bits_B = (mean_filter(weight).double() @ key.matrix().double() > 0).to(torch.uint8)
         return decoded(bits_B, self.payload, key.secret, "uchida/bits")
+
+    def forge(
+        self, model: nn.Module, task: Task, secret: Secret, tries: int
+    ) -> Iterator[tuple[int, ProjectionKey]]:
+        """A chosen matrix is bent to the model: gradient descent on the scheme's own loss, in X, the weights frozen."""
+        if self.derivation == "derived":
+            yield from fished(self, model, task, secret, tries)
+            return
+        key = self.keygen(task, secret, model)
+        weights_J = mean_filter(weight_of(model, self.layer).detach().float().cpu())
+        matrix_JB = key.matrix().clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([matrix_JB], lr=FORGING_RATE)
+        for step in range(1, tries + 1):
+            optimizer.zero_grad()
+            bit_loss(weights_J, matrix_JB, key.bits_B).backward()
+            optimizer.step()
+            if step == tries or step in (1, 10, 100, 1000):
+                yield step, replace(key, matrix_JB=matrix_JB.detach().clone())
