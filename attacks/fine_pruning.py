@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from annotated_types import Gt, Lt
-from torch import nn
 
 from ..core.contracts import Recipe
 from ..core.theft import Access, Adversary, Attack, Surrogate

@@ -1,8 +1,23 @@
 """Perturbed inputs in [0, 1]: sign steps of projected gradient descent (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode within; every module is left in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -20,13 +35,10 @@ def stepped_to(model: nn.Module, inputs: Tensor, targets: Tensor, step: float) -
 
 def adversarial(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float, steps: int) -> Tensor:
     """Within epsilon of the inputs in every pixel, away from the targets: a random start by the global generator, steps of
-    2.5 epsilon / steps (section 5). The model evaluates meanwhile and is left in the modes it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    2.5 epsilon / steps (section 5). The model evaluates meanwhile."""
     noise = (2 * torch.rand_like(inputs) - 1) * epsilon
-    for _ in range(steps):
-        gradient = input_gradient(model, (inputs + noise).clamp(0, 1), targets)
-        noise = (noise + 2.5 * epsilon / steps * gradient.sign()).clamp(-epsilon, epsilon)
-    for module, mode in modes:
-        module.training = mode
+    with evaluating(model):
+        for _ in range(steps):
+            gradient = input_gradient(model, (inputs + noise).clamp(0, 1), targets)
+            noise = (noise + 2.5 * epsilon / steps * gradient.sign()).clamp(-epsilon, epsilon)
     return (inputs + noise).clamp(0, 1)
