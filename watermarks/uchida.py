@@ -43,8 +43,9 @@ class ProjectionKey(Key):
     """A matrix that somebody chose; None: the secret's."""
 
     def matrix(self) -> Tensor:
-        """X (J, B): the key's own, or standard normal (random), one 1 per column (direct), or a +1 and a -1 per column (diff), Nagai
-        et al., table 1; sign, +1 and -1 everywhere, is ours: the same mark with a matrix that costs verification a bit an element."""
+        """X (J, B): the key's own, or standard normal (random), one 1 per column (direct), or a +1 and a -1 per column (diff),
+        Nagai et al., table 1; sign, +1 and -1 everywhere, is ours: the same mark, whose matrix costs verification a bit an
+        element."""
         if self.matrix_JB is not None:
             return self.matrix_JB
         bits = len(self.bits_B)
