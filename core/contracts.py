@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from .errors import NotApplicable
@@ -159,6 +160,14 @@ class Watermark(Configured, ABC):
     def read(self, suspect: nn.Module, key: Any) -> Message | None:
         """Of multi-bit schemes: the payload as the suspect shows it; None for zero-bit schemes and unreadable suspects."""
         return None
+
+    def queries(self, key: Any) -> Tensor | None:
+        """The inputs (T, ...) in [0, 1] that verification sends to a suspect; None for schemes that send none."""
+        tensors: dict[str, Tensor] = key.tensors()
+        sent = [t for name, t in sorted(tensors.items()) if name.startswith(("images_", "inputs_"))]
+        if not sent:
+            return None
+        return sent[0].float() / 255 if sent[0].dtype == torch.uint8 else sent[0].float()
 
     def buyer_key(self, task: Task, secret: Secret, buyer: int, model: nn.Module | None = None) -> Key:
         """The key of one buyer's copy; buyer 0's is the owner's own. Of independent secrets unless the scheme has codes."""

@@ -108,3 +108,13 @@ class Attack(Configured, ABC):
 
     @abstractmethod
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]: ...
+
+
+class Detector(Configured, ABC):
+    """How a thief who serves a stolen model tells the owner's verification queries from his customers' inputs."""
+
+    paper: ClassVar[str]
+
+    @abstractmethod
+    def suspicion(self, model: nn.Module, stream: Tensor, clean: Examples, seed: int) -> Tensor:
+        """(N,) float64, larger is more suspicious, of a stream of inputs (N, ...); `clean` is the thief's own data."""

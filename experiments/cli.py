@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +14,12 @@ from rich.table import Table
 
 from .. import __version__
 from ..core.errors import ConfigError
+from . import options
+from .detectshow import detect
 from .show import terminal
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EPILOG = "Settings are Hydra overrides: task=digits watermark=uchida attack=prune seed=0. `assay list` shows the options."
-
-
-def runs_folder() -> str:
-    return os.environ.get("ASSAY_RUNS", "runs")
 
 
 def run(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
@@ -208,72 +205,28 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     command("run", run, "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2")
-    _suite_options(command("suite", suite, "a named grid of trials, the ranked table and the page"))
+    options.suite_options(command("suite", suite, "a named grid of trials, the ranked table and the page"))
     sub = command("status", status, "what is done, blocked and failed in the store")
-    _store_options(sub)
+    options.store_options(sub)
     sub.add_argument("--json", action="store_true")
     sub = command("list", list_, "schemes, attacks, tasks, models, deployments, with what they declare")
     sub.add_argument("--json", action="store_true")
     sub.add_argument(
         "--markdown", action="store_true", help="docs/catalogue.md, with the records of results/digits"
     )
-    _own_options(sub)
+    options.own_options(sub)
     sub = command("board", board, "the leaderboard page, one file, no network")
-    _store_options(sub)
+    options.store_options(sub)
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html)")
-    _verify_options(
+    options.verify_options(
         command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY")
     )
     text = "a first look at a suspect's weights, alone or beside references: assay weightstats MODEL [REFERENCE ...]"
-    _weightstats_options(command("weightstats", weightstats, text))
-    _wandb_options(command("wandb", wandb, "replay the store into W&B"))
+    options.weightstats_options(command("weightstats", weightstats, text))
+    text = "can a thief tell that a model is marked? assay detect watermark=uchida"
+    options.detect_options(command("detect", detect, text))
+    options.wandb_options(command("wandb", wandb, "replay the store into W&B"))
     return top
-
-
-def _suite_options(sub: argparse.ArgumentParser) -> None:
-    jobs = os.cpu_count() or 1
-    sub.add_argument("name", help="quick, or another of conf/suite")
-    sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
-    _own_options(sub)
-
-
-def _verify_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", help="the suspect's weights, safetensors")
-    sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
-    _own_options(sub)
-    sub.add_argument("--json", action="store_true")
-
-
-def _weightstats_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", help="the suspect's weights, safetensors")
-    sub.add_argument(
-        "references", nargs="*", metavar="REFERENCE", help="models to compare it with, trained alike"
-    )
-    sub.add_argument(
-        "--json", action="store_true", help="all numbers, histograms too; a picture only with --plot"
-    )
-    sub.add_argument(
-        "--plot", metavar="FILE", help="png, svg or pdf (default: MODEL.weights.png in this folder)"
-    )
-    sub.add_argument("--bins", type=int, default=64, help="bins of the histograms (default: %(default)s)")
-    sub.add_argument("--channels", action="store_true", help="statistics of every output channel too")
-
-
-def _wandb_options(sub: argparse.ArgumentParser) -> None:
-    _store_options(sub)
-    mode = os.environ.get("WANDB_MODE", "offline")
-    sub.add_argument("--project", default="assay")
-    sub.add_argument("--mode", default=mode, choices=["offline", "online", "disabled"])
-
-
-def _own_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)"
-    )
-
-
-def _store_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--runs", default=runs_folder(), help="the results folder (default: %(default)s)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,9 +69,9 @@ def handbook(records: Iterable[Record], link: str) -> str:
 def _section(title: str, group: str, options: dict[str, dict[str, Any]]) -> list[str]:
     if not options:
         return []
-    heads = ("option", "mechanism", "reads", "null", "keys", "defaults")
+    heads = ["option", "mechanism", "reads", "null", "keys", "defaults"]
     if group == "attack":
-        heads = ("option", "mechanism", "data", "strength", "defaults")
+        heads = ["option", "mechanism", "data", "strength", "defaults"]
     rows = [
         [f"`{name}`", _mechanism(group, name), *_declared(group, v), _defaults(group, name)]
         for name, v in options.items()
@@ -85,8 +85,7 @@ def _declared(group: str, values: dict[str, Any]) -> list[str]:
     return [values["reads"], ", ".join(NULLS[n] for n in values["nulls"]) or "none", values["derivation"]]
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
+def table(heads: list[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 

@@ -19,7 +19,7 @@ def terminal(stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=110)
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
@@ -52,7 +52,7 @@ def trial(record: Record, console: Console) -> None:
         )
         return
     axis, unit = record["declared"]["attack"]["axis"], record["marked"]["unit"]
-    table = _table(record["id"])
+    table = plain_table(record["id"])
     for name in ("", axis, "accuracy", "agrees", unit, "p", "null", "owned"):
         table.add_column(name, justify="left" if name in ("", "null") else "right", no_wrap=True)
     owner, marked, controls = record["owner"], record["marked"], record["controls"]
@@ -76,7 +76,7 @@ def trial(record: Record, console: Console) -> None:
 
 def ranking(rows: Iterable[Record], console: Console) -> None:
     title = "Survival of the attacks that cost the thief at most 2 pp of accuracy"
-    table = _table(title)
+    table = plain_table(title)
     for name in ("#", "scheme", "reads", "cost", "survived", "weakest p", "under", "controls"):
         table.add_column(
             name, justify="left" if name in ("scheme", "reads", "under") else "right", no_wrap=True

@@ -1,0 +1,65 @@
+"""The options of every command but `run`, whose words are Hydra's."""
+
+import argparse
+import os
+
+
+def runs_folder() -> str:
+    return os.environ.get("ASSAY_RUNS", "runs")
+
+
+def suite_options(sub: argparse.ArgumentParser) -> None:
+    jobs = os.cpu_count() or 1
+    sub.add_argument("name", help="quick, or another of conf/suite")
+    sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
+    own_options(sub)
+
+
+def verify_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", help="the suspect's weights, safetensors")
+    sub.add_argument("key", help="the owner's key, as `assay run save=FOLDER` writes it")
+    own_options(sub)
+    sub.add_argument("--json", action="store_true")
+
+
+def weightstats_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", help="the suspect's weights, safetensors")
+    sub.add_argument(
+        "references", nargs="*", metavar="REFERENCE", help="models to compare it with, trained alike"
+    )
+    sub.add_argument(
+        "--json", action="store_true", help="all numbers, histograms too; a picture only with --plot"
+    )
+    sub.add_argument(
+        "--plot", metavar="FILE", help="png, svg or pdf (default: MODEL.weights.png in this folder)"
+    )
+    sub.add_argument("--bins", type=int, default=64, help="bins of the histograms (default: %(default)s)")
+    sub.add_argument("--channels", action="store_true", help="statistics of every output channel too")
+
+
+def wandb_options(sub: argparse.ArgumentParser) -> None:
+    store_options(sub)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    sub.add_argument("--project", default="assay")
+    sub.add_argument("--mode", default=mode, choices=["offline", "online", "disabled"])
+
+
+def own_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--config-dir", help="a folder with your own options (watermark/mine.yaml, suite/mine.yaml)"
+    )
+
+
+def store_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--runs", default=runs_folder(), help="the results folder (default: %(default)s)")
+
+
+def detect_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--models",
+        type=int,
+        default=20,
+        help="pairs of a marked and an unmarked model (default: %(default)s)",
+    )
+    sub.add_argument("--json", action="store_true")
+    own_options(sub)
