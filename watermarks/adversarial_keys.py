@@ -48,3 +48,10 @@ def away_from(model: nn.Module, labels_N: Tensor) -> RowLoss:
 def answers(model: nn.Module, stored: Tensor) -> Tensor:
     """The model's labels (N,) on uint8 pictures."""
     return row_labels(logits(model, stored.float() / 255))
+
+
+def victim_of(model: nn.Module | None, name: str) -> nn.Module:
+    """ValueError without a model."""
+    if model is None:
+        raise ValueError(f"{name} makes its key with the victim's gradient: pass the trained model")
+    return model
