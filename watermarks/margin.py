@@ -23,19 +23,19 @@ from ..core.key import expect_length
 from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.suspects import Suspects
+from .norms import evaluating
 from .trigger import TriggerKey, hits_at_lengths, to_grey_levels
 
 
 def worst_nearby(live: nn.Module, inputs: Tensor, labels: Tensor, steps: int, step: float) -> Tensor:
     """Gradient ascent of the cross-entropy: `steps` sign steps of size `step`, clipped to [0, 1]. The network evaluates, so that
-    its batch norms learn nothing from it, and trains again afterwards."""
+    its batch norms learn nothing from it."""
     moved = inputs
-    live.eval()
-    for _ in range(steps):
-        moved = moved.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(functional.cross_entropy(live(moved), labels), moved)
-        moved = (moved + step * slope.sign()).clamp(0, 1)
-    live.train()
+    with evaluating(live.modules()):
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(functional.cross_entropy(live(moved), labels), moved)
+            moved = (moved + step * slope.sign()).clamp(0, 1)
     return moved.detach()
 
 
