@@ -20,7 +20,7 @@ class Message:
     accuracy: float
     whole: bool
     decoded: str
-    """Hexadecimal."""
+    """The payload in hexadecimal, empty without one."""
 
 
 def payload_bits(payload: str) -> Tensor:
@@ -53,12 +53,13 @@ def encoded(payload: str | None, secret: Secret, bits: int, purpose: str) -> Ten
 
 def decoded(read_B: Tensor, payload: str | None, secret: Secret, purpose: str) -> Message:
     """The message by majority over its repetitions (a tie is a 1 that the owner did not write: it counts as 1). `accuracy` is of
-    the B embedded bits, before the vote. Without a payload the message is the pad itself."""
+    the B embedded bits, before the vote. Without a payload the message is the pad itself, which is
+    secret and not shown."""
     bits = len(read_B)
     expected_B = encoded(payload, secret, bits, purpose)
     accuracy = float((read_B.to(torch.uint8) == expected_B).double().mean())
     if payload is None:
-        return Message(bits, accuracy, accuracy == 1, _hex(read_B.to(torch.uint8)))
+        return Message(bits, accuracy, accuracy == 1, "")
     message_P = payload_bits(payload)
     plain_B = read_B.to(torch.uint8) ^ secret.bits(purpose, bits)
     length = len(message_P)

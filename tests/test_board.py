@@ -93,6 +93,25 @@ def test_outcome_is_read_off_the_curve(curve: list[Record], expected: tuple[str,
     assert outcome(trial(curve=curve)) == expected
 
 
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([stolen(0.0, WEAK, False), stolen(0.0, STRONG, True)], ("forged", STRONG)),
+        ([stolen(0.0, WEAK, False), stolen(0.0, -1.0, False)], ("survives", -1.0)),
+        ([stolen(0.0, WEAK, False), stolen(0.0, -1.0, None)], ("undecided", -1.0)),
+    ],
+)
+def test_an_accusers_evidence_speaks_against_the_scheme(
+    curve: list[Record], expected: tuple[str, float]
+) -> None:
+    record = trial(attack="forge", curve=curve)
+    record["declared"]["attack"]["goal"] = "claim"
+    assert outcome(record) == expected
+    (row,) = ranking([trial(), record])
+    assert row["decided"] - row["survived"] == (expected[0] == "forged")
+    assert row["weakest_attack"] == "prune"
+
+
 @pytest.mark.parametrize("status", ["blocked", "not_applicable", "failed"])
 def test_what_could_not_run_is_counted_and_never_scored(status: str) -> None:
     bad = unfinished(attack="distill", status=status, reason="why")

@@ -15,9 +15,11 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from assay.core.errors import ConfigError
+from assay.core.secret import Secret
 from assay.experiments import cache
 from assay.experiments.cache import Cache, code_digest, library_versions, written_in
 from assay.watermarks.adi import Adi
+from assay.watermarks.trigger import TriggerKey, to_grey_levels
 from assay.zoo.files import save_model
 from assay.zoo.models import Mlp
 from assay.zoo.training import Trainer
@@ -123,6 +125,29 @@ def test_a_damaged_entry_is_made_again(kind: str, tmp_path: Path) -> None:
     assert same(first, second)
     kept.model(CONFIG, "code", make, build)
     assert make.times == 2
+
+
+def test_a_searched_key_is_made_once_and_read_back(tmp_path: Path) -> None:
+    kept, made = Cache(tmp_path), []
+
+    def make() -> tuple[TriggerKey, dict[str, Any]]:
+        made.append(1)
+        secret = Secret.simulated(3)
+        images = to_grey_levels(secret.images("i", 4, 1, 8, 8))
+        return TriggerKey(secret, 10, images, secret.integers("l", 4, 10)), {"seconds": 2.5}
+
+    first, facts = kept.key(CONFIG, "code", TriggerKey, make)
+    second, again = kept.key(CONFIG, "code", TriggerKey, make)
+    assert first.fingerprint == second.fingerprint == make()[0].fingerprint
+    assert facts == again == {"seconds": 2.5}
+    assert len(made) == 2
+    kept.key(CONFIG, "other code", TriggerKey, make)
+    assert len(made) == 4 - 1
+    (path, _) = sorted((tmp_path / "keys").glob("*.safetensors"))
+    path.write_bytes(b"torn")
+    kept.key(CONFIG, "code", TriggerKey, make)
+    kept.key(CONFIG, "other code", TriggerKey, make)
+    assert len(made) == 4
 
 
 def test_a_training_that_fails_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 import assay.conf
 from assay.core.contracts import Grant
 from assay.core.errors import Denied
+from assay.core.examples import Ledger
 from assay.core.suspects import logits
 from assay.core.theft import Access
 from assay.deployments.reach import Deployment, Gateway
@@ -129,3 +130,27 @@ def test_answers_do_not_depend_on_the_mode_and_leave_it() -> None:
 def test_a_deployment_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Deployment).validate_python(fields)
+
+
+def test_an_api_mark_answers_and_its_ledger_keeps_what_was_said() -> None:
+    """Every third answer of an owner who turns the first class up; labels follow what the API says."""
+
+    def answer(inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
+        asked = sum(len(part) for part in ledger.inputs)
+        turned = (torch.arange(asked, asked + len(inputs)) % 3 == 0)[:, None]
+        return torch.where(turned, torch.eye(scores.shape[1])[0], scores)
+
+    inputs = torch.rand(10, 1, 8, 8)
+    plain = Gateway(MODEL, ("scores", "labels"))
+    marked = Gateway(MODEL, ("scores", "labels"), answer=answer)
+    first, second = marked.scores(inputs[:4]), marked.labels(inputs[4:])
+    assert first[[0, 3]].argmax(-1).tolist() == [0, 0]
+    assert torch.equal(first[[1, 2]], plain.scores(inputs[1:3]))
+    assert second[[2, 5]].tolist() == [0, 0]
+    assert marked.queries == 10
+    kept = marked.ledger.examples()
+    assert torch.equal(kept.inputs, inputs)
+    assert torch.equal(kept.targets[:4], first)
+    assert torch.equal(kept.targets[4:].argmax(-1), second)
+    with pytest.raises(ValueError, match="nobody asked"):
+        plain.ledger.examples()
