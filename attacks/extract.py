@@ -2,24 +2,34 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from ..core.contracts import Loss
+from ..core.contracts import Loss, Objective
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.theft import Access, Adversary, Attack, Surrogate
+from ..zoo.strangers import abstract_images
+
+Pictures = Literal["own", "abstract"]
+"""The thief's own examples, or a public gallery of another distribution (zoo/strangers.py)."""
 
 
-def within_budget(adversary: Adversary) -> Tensor:
-    """The thief's inputs in a random order, cut to the query budget."""
+def affordable(adversary: Adversary, wanted: int) -> int:
+    """So many queries, or as many as the budget allows."""
+    return wanted if adversary.queries is None else min(wanted, adversary.queries)
+
+
+def within_budget(adversary: Adversary, pictures: Pictures = "own", count: int = 0) -> Tensor:
+    """The thief's inputs, or `count` of the gallery, in a random order and cut to the query budget."""
+    own = adversary.data.inputs
+    inputs = own if pictures == "own" else abstract_images(count, tuple(own.shape[1:])).float() / 255
     generator = torch.Generator().manual_seed(seed_for(adversary.seed, "queries"))
-    order = torch.randperm(len(adversary.data), generator=generator)
-    order = order[: adversary.queries if adversary.queries is not None else len(order)]
-    return adversary.data.inputs[order]
+    order = torch.randperm(len(inputs), generator=generator)
+    return inputs[order[: affordable(adversary, len(order))]]
 
 
 def growing(inputs: Tensor, shares: Sequence[float], ask: Callable[[Tensor], Tensor]) -> Iterator[Examples]:
@@ -33,13 +43,20 @@ def growing(inputs: Tensor, shares: Sequence[float], ask: Callable[[Tensor], Ten
 
 
 def student(
-    adversary: Adversary, architecture: Any, data: Examples, epochs: int, loss: Loss | None = None
+    adversary: Adversary,
+    architecture: Any,
+    data: Examples,
+    epochs: int,
+    loss: Loss | None = None,
+    objective: Objective | None = None,
+    number: int = 0,
 ) -> nn.Module:
-    """A network from scratch, trained by the task's recipe for so many epochs."""
-    seed = seed_for(adversary.seed, "student")
+    """A network from scratch, trained by the task's recipe for so many epochs. number: of several students, each its own seed."""
+    seed = seed_for(adversary.seed, "student", *([number] if number else []))
     fresh = adversary.fresh(seed) if architecture is None else adversary.build(architecture, seed)
     recipe = replace(adversary.recipe, epochs=epochs)
-    return adversary.fit(fresh, data, recipe=recipe, loss=loss, label=f"student, {len(data)} queries")
+    label = f"student, {len(data)} examples"
+    return adversary.fit(fresh, data, recipe=recipe, loss=loss, objective=objective, label=label)
 
 
 @dataclass(frozen=True)

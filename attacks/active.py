@@ -1,0 +1,63 @@
+"""Active extraction: ask about the inputs on which the student is least sure (Pal et al., AAAI 2020, ActiveThief, arXiv:1905.09165;
+Chandrasekaran et al., USENIX Security 2020).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
+
+from ..core.examples import Examples
+from ..core.suspects import logits
+from ..core.theft import Access, Adversary, Attack, Surrogate
+from .extract import Pictures, affordable, student, within_budget
+
+
+def least_sure(model: nn.Module, inputs: Tensor, count: int) -> Tensor:
+    """(count,) indices of the smallest margins between the two most probable classes."""
+    best = torch.softmax(logits(model, inputs), -1).topk(2, -1).values
+    return (best[:, 0] - best[:, 1]).argsort(stable=True)[:count]
+
+
+@dataclass(frozen=True)
+class Active(Attack):
+    needs = "labels"
+    data = "unlabelled"
+    axis = "queries"
+    paper = "Pal et al., AAAI 2020, arXiv:1905.09165"
+
+    pictures: Pictures = "own"
+    count: Annotated[int, Ge(2)] = 3000
+    """Of the gallery, when the pictures are abstract."""
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
+    """Of the inputs that are asked at all: the least certain."""
+    start: Annotated[float, Gt(0), Le(1)] = 0.2
+    """Of these, asked at random before there is a student; 10 to 20 % in the paper."""
+    rounds: Annotated[int, Ge(1)] = 4
+    """10 in section 4 of the paper."""
+    epochs: Annotated[int, Ge(1)] = 40
+    student: Any = None
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        # The budget limits what is asked, not what is looked at.
+        generous = within_budget(_without_limit(adversary), self.pictures, self.count)
+        total = max(2, affordable(adversary, round(self.share * len(generous))))
+        first = max(2, round(self.start * total))
+        data = Examples(generous[:first], access.labels(generous[:first]))
+        pool = generous[first:]
+        for i in range(self.rounds + 1):
+            model = student(adversary, self.student, data, self.epochs)
+            yield Surrogate(float(len(data)), model)
+            goal = first + round((i + 1) * (total - first) / self.rounds)
+            picks = least_sure(model, pool, goal - len(data)) if len(pool) else torch.zeros(0).long()
+            if i == self.rounds or not len(picks):
+                return
+            data = data.join(Examples(pool[picks], access.labels(pool[picks])))
+            pool = pool[torch.ones(len(pool), dtype=torch.bool).index_fill_(0, picks, False)]
+
+
+def _without_limit(adversary: Adversary) -> Adversary:
+    return replace(adversary, queries=None)

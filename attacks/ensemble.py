@@ -1,0 +1,59 @@
+"""Several students that answer together (Lukas et al., S&P 2022, "ensemble"): each learns part of the transfer set, and what only
+one of them learnt is outvoted.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
+
+from ..core.examples import Examples
+from ..core.theft import Access, Adversary, Attack, Surrogate
+from .extract import growing, student, within_budget
+
+
+class Together(nn.Module):
+    """The logarithm of the members' mean probabilities: what an ensemble answers, in place of logits."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.stack([torch.log_softmax(member(x).float(), -1) for member in self.members])
+        return parts.logsumexp(0)
+
+
+@dataclass(frozen=True)
+class Ensemble(Attack):
+    needs = "labels"
+    data = "unlabelled"
+    axis = "queries"
+    paper = "Lukas et al., S&P 2022, arXiv:2108.04974"
+
+    members: Annotated[int, Ge(2)] = 3
+    """3 in the study."""
+    overlap: Annotated[float, Ge(0), Le(1)] = 0.2
+    """Of the other members' parts, which each student sees beside its own; 0.2 in the study."""
+    epochs: Annotated[int, Ge(1)] = 60
+    shares: tuple[Annotated[float, Gt(0), Le(1)], ...] = (0.5, 1.0)
+    student: Any = None
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        for data in growing(within_budget(adversary), self.shares, access.labels):
+            students = [
+                student(adversary, self.student, part, self.epochs, number=i + 1)
+                for i, part in enumerate(self._parts(data))
+            ]
+            yield Surrogate(float(len(data)), Together(students).eval())
+
+    def _parts(self, data: Examples) -> Iterator[Examples]:
+        place = torch.arange(len(data))
+        for i in range(self.members):
+            others = place[place % self.members != i]
+            shared = others[: round(self.overlap * len(others))]
+            own = torch.cat((place[place % self.members == i], shared))
+            yield data.take(own if len(own) > 1 else place)
