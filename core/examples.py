@@ -33,6 +33,8 @@ class Ledger:
 
     inputs: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
+    own: list[Tensor] = field(default_factory=list)
+    """What the model itself would have answered, entered by schemes that prove from both."""
 
     def note(self, inputs: Tensor, scores: Tensor) -> None:
         self.inputs.append(inputs.clone())
