@@ -1,0 +1,175 @@
+"""Bits in the mean activations of chosen classes (DeepSigns: Darvish Rouhani et al., ASPLOS 2019, arXiv:1804.00750).
+
+A layer's activations are drawn to one centre per class; the bits of class s are [mu_s A > 0], A a secret matrix and mu_s the mean
+activation over the owner's own inputs of that class.
+
+The null is exact: bits are fair and independent of the model, and each matches [mu_s A > 0] with probability 1/2 whatever A and
+the means are, though all bits of a class read one mean. What is shared would matter only if the bits were chosen. So the inputs
+need not be secret: they are the first of each class in the owner's data, and one forward pass serves all his keys.
+
+Suffixes: M suspects, K keys, S classes, B bits of a class, F features, T inputs, N a batch.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core.contracts import Fit, Task, Watermark
+from ..core.errors import NotApplicable
+from ..core.examples import Examples
+from ..core.key import Key, expect_length
+from ..core.payload import Message, decoded, encoded
+from ..core.scores import Scores
+from ..core.secret import Secret
+from ..core.suspects import Suspects
+from ..kernels.keyed_projection import projection_matrix, projections
+from .activations import class_means, features_of, with_features
+
+PURPOSE = "deepsigns/bits"
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationKey(Key):
+    """inputs_T, as in the owner's data; labels_T (T,) int64 in [0, S); bits_SB (S, B) uint8. A (F, B) comes from the secret."""
+
+    layer: str
+    features: int
+    inputs_T: Tensor
+    labels_T: Tensor
+    bits_SB: Tensor
+
+    def stream(self) -> tuple[int, int]:
+        return self.secret.stream("deepsigns/projection")
+
+
+class Centres(nn.Module):
+    """mu (S, F), trained with the model."""
+
+    def __init__(self, means_SF: Tensor) -> None:
+        super().__init__()
+        self.means_SF = nn.Parameter(means_SF.clone())
+
+
+@dataclass(frozen=True)
+class DeepSigns(Watermark):
+    family = "parameter"
+    reads = "weights"
+    derivation = "derived"
+    nulls = ("random_keys", "independent_models")
+    paper = "Darvish Rouhani et al., DeepSigns, ASPLOS 2019, arXiv:1804.00750"
+    key_type = ActivationKey
+
+    layer: str
+    """Whose output is read; of a convolution the mean over positions, one feature a channel."""
+    bits: Annotated[int, Ge(1)] = 16
+    """Per class; 16 in the official demonstration."""
+    classes: Annotated[int, Ge(1)] = 10
+    """How many carry bits, the first ones: 10 of 10 in the official demonstration."""
+    per_class: Annotated[int, Ge(1)] = 16
+    """Inputs of each class over which verification averages."""
+    pull: Annotated[float, Gt(0)] = 0.1
+    """lambda 1, of the squared distance from the centres; 0.01 in the official demonstration."""
+    strength: Annotated[float, Gt(0)] = 1.0
+    """lambda 2, of the cross-entropy summed over bits. 0.01 in the official demonstration, whose layer has 512 features; with the
+    64 of a small convolution it sets 116 of 160 bits."""
+    payload: str | None = None
+    """What the bits say, in hexadecimal, under a secret pad and repeated; None: the pad alone."""
+
+    def keygen(
+        self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
+    ) -> ActivationKey:
+        if self.classes > task.classes:
+            raise NotApplicable(
+                f"the task has {task.classes} classes; set watermark.classes to at most {task.classes}"
+            )
+        inputs_T, labels_T = first_of_each(task.owner, self.classes, self.per_class)
+        probe = model if model is not None else task.fresh(None)
+        features = features_of(probe, self.layer, inputs_T[:1]).shape[1]
+        if self.bits > features:
+            raise NotApplicable(
+                f"{self.layer} has {features} features, too few for {self.bits} bits a class; "
+                f"set watermark.bits to at most {features} or another layer"
+            )
+        bits_SB = encoded(self.payload, secret, self.classes * self.bits, PURPOSE).reshape(self.classes, -1)
+        return ActivationKey(secret, self.layer, features, inputs_T, labels_T, bits_SB)
+
+    def embed(self, model: nn.Module, key: ActivationKey, task: Task, fit: Fit) -> nn.Module:
+        """Fine-tune the trained victim; the centres start at its class means."""
+        matrix_FB = projection_matrix(key.stream(), key.features, self.bits, "normal")
+        features_TF = features_of(model, key.layer, key.inputs_T)
+        centres = Centres(class_means(features_TF, key.labels_T, self.classes))
+
+        def objective(live: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+            logits, features_NF = with_features(live, key.layer, inputs)
+            means_SF, marked_N = centres.means_SF, targets < self.classes
+            distance = (features_NF[marked_N] - means_SF[targets[marked_N]]).square().sum(1).mean()
+            bits_SB = key.bits_SB.to(means_SF.device, means_SF.dtype)
+            bit_loss = functional.binary_cross_entropy_with_logits(
+                means_SF @ matrix_FB.to(means_SF.device), bits_SB, reduction="sum"
+            )
+            return (
+                functional.cross_entropy(logits, targets)
+                + self.pull * torch.nan_to_num(distance)
+                + self.strength * bit_loss
+            )
+
+        return fit(model, task.owner, objective=objective, along=centres, label="marked")
+
+    def score(self, suspects: Suspects, keys: Sequence[ActivationKey]) -> Scores:
+        """Matching bits, two-sided: an attack that inverts them has not removed them. A suspect without the layer, or of another
+        width, is nan. ValueError for a key of another length."""
+        expect_length((key.bits_SB.flatten() for key in keys), self.classes * self.bits, "watermark.bits")
+        hits_MK = np.full((len(suspects), len(keys)), np.nan)
+        for columns in shared_inputs(keys):
+            group = [keys[k] for k in columns]
+            expected_KSB = torch.stack([key.bits_SB for key in group]).bool()
+            for m, model in enumerate(suspects.models):
+                signs_KSB = self._signs(model, group, suspects.device)
+                if signs_KSB is not None:
+                    hits_MK[m, columns] = (signs_KSB == expected_KSB).sum((1, 2)).numpy()
+        return Scores.binomial(hits_MK, self.classes * self.bits, 0.5, "matching bits", two_sided=True)
+
+    def read(self, suspect: nn.Module, key: ActivationKey) -> Message | None:
+        signs_KSB = self._signs(suspect, [key], "cpu")
+        if signs_KSB is None:
+            return None
+        return decoded(signs_KSB.flatten().to(torch.uint8), self.payload, key.secret, PURPOSE)
+
+    def _signs(self, model: nn.Module, keys: list[ActivationKey], device: str) -> Tensor | None:
+        """(K, S, B) bool, of keys with the same inputs; None for a suspect that cannot be read."""
+        key = keys[0]
+        try:
+            features_TF = features_of(model, key.layer, key.inputs_T, device)
+        except NotApplicable:
+            return None
+        if features_TF.shape[1] != key.features:
+            return None
+        means_SF = class_means(features_TF, key.labels_T, self.classes)
+        return (projections(means_SF, [k.stream() for k in keys], self.bits, "normal") > 0).transpose(0, 1)
+
+
+def first_of_each(data: Examples, classes: int, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` inputs of each class (T, ...), and their labels. NotApplicable when there are fewer."""
+    found = int(torch.bincount(data.targets, minlength=classes)[:classes].min())
+    if found < count:
+        raise NotApplicable(
+            f"the owner has only {found} examples of some class; set watermark.per_class={found}"
+        )
+    index_T = torch.cat([(data.targets == c).nonzero()[:count, 0] for c in range(classes)])
+    return data.inputs[index_T].clone(), data.targets[index_T].clone()
+
+
+def shared_inputs(keys: Sequence[ActivationKey]) -> list[list[int]]:
+    """Columns of keys that read the same layer on the same inputs: all of one owner's, in practice."""
+    groups: dict[tuple[str, int, bytes], list[int]] = {}
+    for k, key in enumerate(keys):
+        content = hashlib.sha256(key.inputs_T.numpy().tobytes() + key.labels_T.numpy().tobytes()).digest()
+        groups.setdefault((key.layer, key.features, content), []).append(k)
+    return list(groups.values())
