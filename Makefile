@@ -15,7 +15,7 @@ demo: $(STAMP)   ## real watermarks against real attacks on real data: the table
 
 test: $(STAMP)   ## every test, slow ones included
 	@tests/install-system-packages
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)   ## ruff: style and format
 	$(BIN)/ruff check .

@@ -12,6 +12,14 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of one scheme, or of one attack, go to one worker: what they train or steal is kept in its memory."""
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
+        if isinstance(name, str):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
+
+
 @pytest.fixture(scope="session")
 def device() -> str:
     """Where the kernels run: the GPU, or the interpreter."""
