@@ -84,7 +84,7 @@ class Certified(TargetMark):
 
     per_batch: Annotated[int, Ge(1)] = 8
     """Triggers beside every batch."""
-    sigma: Annotated[float, Gt(0)] = 0.02
+    sigma: Annotated[float, Gt(0)] = 0.1
     """Largest noise on the weights, and that of the certificate; 1 in the paper."""
     levels: Annotated[int, Ge(1)] = 4
     """Noises sigma j / levels, j = 0 .. levels; 20 levels of .05 in the official code."""

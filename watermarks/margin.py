@@ -48,7 +48,7 @@ class Margin(Watermark):
     paper = "Kim et al., ICML 2023"
     key_type = TriggerKey
 
-    queries: Annotated[int, Ge(1)] = 100
+    triggers: Annotated[int, Ge(1)] = 100
     """100 in the paper."""
     per_batch: Annotated[int, Ge(1)] = 25
     """25 in the official code."""
@@ -67,19 +67,19 @@ class Margin(Watermark):
         if self.wrong:
             if task.classes < 3:
                 raise NotApplicable("wrong labels are no secret among 2 classes; set watermark.wrong=false")
-            shift_T = 1 + secret.integers("margin/wrong", self.queries, task.classes - 1)
+            shift_T = 1 + secret.integers("margin/wrong", self.triggers, task.classes - 1)
             labels_T = (task.owner.targets[index] + shift_T) % task.classes
         else:
-            labels_T = secret.integers("margin/labels", self.queries, task.classes)
+            labels_T = secret.integers("margin/labels", self.triggers, task.classes)
         return TriggerKey(secret, task.classes, to_grey_levels(task.owner.inputs[index]), labels_T)
 
     def held(self, count: int, secret: Secret) -> Tensor:
         """Which of the owner's `count` examples are the queries."""
-        if count < self.queries + 2:
+        if count < self.triggers + 2:
             raise ConfigError(
-                f"{self.queries} queries are held out of {count} examples; set watermark.queries={max(1, count // 2)}"
+                f"{self.triggers} queries are held out of {count} examples; set watermark.triggers={max(1, count // 2)}"
             )
-        return secret.order("margin/queries", count)[: self.queries]
+        return secret.order("margin/queries", count)[: self.triggers]
 
     def embed(self, model: nn.Module, key: TriggerKey, task: Task, fit: Fit) -> nn.Module:
         """From scratch on the rest of the data: (sum CE(x, y) + alpha sum CE(worst q, r)) / (B + queries in the batch)."""
@@ -106,7 +106,7 @@ class Margin(Watermark):
 
     def score(self, suspects: Suspects, keys: Sequence[TriggerKey]) -> Scores:
         """ValueError for a key of another length."""
-        expect_length((key.labels_T for key in keys), self.queries, "watermark.queries")
-        hits_MK = hits_at_lengths(suspects, keys, [self.queries])[..., 0]
+        expect_length((key.labels_T for key in keys), self.triggers, "watermark.triggers")
+        hits_MK = hits_at_lengths(suspects, keys, [self.triggers])[..., 0]
         chance = 1 / (keys[0].classes - self.wrong)
-        return Scores.binomial(hits_MK.numpy(), self.queries, chance, "query hits")
+        return Scores.binomial(hits_MK.numpy(), self.triggers, chance, "query hits")

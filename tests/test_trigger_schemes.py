@@ -1,0 +1,407 @@
+"""Facts of the schemes with trigger sets: known answers, invariants, bad input, and what their papers claim, as measured here."""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from assay.core.errors import ConfigError, NotApplicable
+from assay.core.examples import Examples
+from assay.core.secret import Secret
+from assay.core.suspects import Suspects
+from assay.experiments.api import build
+from assay.experiments.meter import Meter
+from assay.experiments.people import Owner, clean_models, owner
+from assay.experiments.trial import Trial
+from assay.watermarks.app import worst_step
+from assay.watermarks.certified import (
+    Certified,
+    certificate,
+    certified_radius,
+    noisy,
+    order_index,
+    trigger_accuracies,
+)
+from assay.watermarks.cfw import Cfw
+from assay.watermarks.ewe import Ewe, soft_nearest_neighbours
+from assay.watermarks.exponential_weighting import folded, transformed, weighted
+from assay.watermarks.margin import Margin
+from assay.watermarks.norms import evaluating, norms_of, noted_statistics
+from assay.watermarks.rehearsal import Rehearsal, Stolen, spliced
+from assay.watermarks.sew import Sew
+from assay.watermarks.sew import margin as mean_margin
+from assay.watermarks.target import drawn_class, own_pictures
+from assay.watermarks.trigger import TriggerKey
+from assay.watermarks.zhang import Zhang
+
+SECRET = Secret.simulated(1)
+
+
+@cache
+def trial(name: str, *overrides: str) -> Trial:
+    return build(f"watermark={name}", "trainer.progress=false", *overrides)
+
+
+@cache
+def mine(name: str, *overrides: str) -> Owner:
+    return owner(trial(name, *overrides), "owner")
+
+
+@cache
+def stolen(name: str, attack: str, deployment: str, *overrides: str) -> tuple[float, nn.Module]:
+    """The accuracy of the attack's last surrogate of the owner's marked model, and the surrogate."""
+    it = trial(name, f"attack={attack}", f"deployment={deployment}", *overrides)
+    access = it.deployment.expose(mine(name, *(o for o in overrides if "watermark" in o)).marked)
+    meter = Meter(access, it.trainer("thief"))
+    *_, last = meter.over(it.attack(access, it.adversary(meter)))
+    return accuracy(it, last.model), last.model
+
+
+def accuracy(it: Trial, model: nn.Module) -> float:
+    return float((model(it.task.test.inputs).argmax(-1) == it.task.test.targets).double().mean())
+
+
+def hits(name: str, models: list[nn.Module], *overrides: str) -> list[int]:
+    found = trial(name).watermark.score(Suspects(models), [mine(name, *overrides).key])
+    return [int(h) for h in found.statistic_MK[:, 0]]
+
+
+@dataclass
+class Spy:
+    """A `Fit` that trains nothing and keeps what it was given."""
+
+    data: list[Examples] = field(default_factory=list)
+
+    def __call__(self, model: nn.Module, data: Examples, **asked: Any) -> nn.Module:
+        self.data.append(data)
+        return model
+
+
+def waves(count: int, shape: tuple[int, ...], phase: float = 0.0) -> Tensor:
+    """S(n, shape, phase) of the known answers: sin(0.7 i + phase)."""
+    return torch.sin(0.7 * torch.arange(count, dtype=torch.float64) + phase).reshape(shape)
+
+
+# Known answers
+
+
+@pytest.mark.parametrize(
+    ("metric", "temperature", "expected"),
+    [
+        ("euclidean", 1.0, 2.21462364),
+        ("euclidean", 100.0, 0.79207377),
+        ("cosine", 1.0, 0.8404494),
+        ("cosine", 100.0, 0.78878503),
+    ],
+)
+def test_the_soft_nearest_neighbour_loss_is_that_of_the_official_code(
+    metric: Any, temperature: float, expected: float
+) -> None:
+    kinds_N = torch.arange(12) < 6
+    heat = torch.tensor(temperature, dtype=torch.float64)
+    found = soft_nearest_neighbours(waves(240, (12, 20), 0.3), kinds_N, heat, metric)
+    assert found.item() == pytest.approx(expected, abs=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "index"), [(0.2, 384), (0.6, 241), (1.0, 131), (1.2, 91), (1.6, 38), (2.0, 12)]
+)
+def test_the_certificate_reads_the_official_order_statistic(epsilon: float, index: int) -> None:
+    assert order_index(epsilon, 1.0, 1000, 0.99) == index
+    assert certificate(np.linspace(0, 100, 1000), [epsilon], 1.0, 0.99) == pytest.approx([index * 100 / 999])
+
+
+def test_the_order_statistic_bounds_the_quantile_with_its_confidence() -> None:
+    """Of 4,000 samples of 200 uniforms, at most 1 % (and a fluctuation) have the bound above the true quantile; the next value
+    would break the promise."""
+    draws = np.sort(np.random.default_rng(0).uniform(size=(4000, 200)), 1)
+    quantile = 0.5 * (1 + math.erf(-1 / math.sqrt(2)))
+    index = order_index(1.0, 1.0, 200, 0.99)
+    assert index is not None
+    assert (draws[:, index] > quantile).mean() <= 0.01 + 4 * math.sqrt(0.01 / 4000)
+    assert (draws[:, index + 1] > quantile).mean() > 0.01
+    assert order_index(4.0, 1.0, 200, 0.99) is None
+
+
+# Invariants
+
+
+def test_the_worst_step_has_the_relative_norm_it_is_given() -> None:
+    weights = {"a": waves(12, (3, 4)), "b": 5 * waves(6, (6,), 1.0)}
+    slopes = {"a": waves(12, (3, 4), 2.0), "b": 1e-3 * waves(6, (6,), 3.0)}
+    layer = worst_step(weights, slopes, 0.02, "layer")
+    for name, delta in layer.items():
+        assert delta.norm().item() == pytest.approx(0.02 * weights[name].norm().item())
+        assert functional.cosine_similarity(delta.flatten(), slopes[name].flatten(), 0) > 1 - 1e-9
+    both = worst_step(weights, slopes, 0.02, "global")
+    length = math.hypot(*(delta.norm().item() for delta in both.values()))
+    assert length == pytest.approx(0.02 * math.hypot(*(w.norm().item() for w in weights.values())))
+    assert both["a"].norm() > 100 * both["b"].norm()  # the global norm follows the slopes, the layers' do not
+
+
+def test_triggers_can_be_normalised_by_the_clean_batch() -> None:
+    """With the noted statistics an evaluating batch norm gives what the clean batch got in training, and learns nothing."""
+    norm = nn.Sequential(nn.BatchNorm2d(3))
+    inputs = waves(2 * 3 * 4 * 4, (2, 3, 4, 4)).float()
+    statistics: dict[str, Tensor] = {}
+    with noted_statistics(norm, statistics):
+        trained = norm(inputs)
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    with evaluating(norms_of(norm).values()):
+        again = torch.func.functional_call(norm, statistics, (inputs,))
+    torch.testing.assert_close(again, trained)
+    assert all(torch.equal(before[name], buffer) for name, buffer in norm.named_buffers())
+    assert norm.training
+    assert norm[0].training
+
+
+def test_the_exponential_weighting_is_folded_into_ordinary_weights() -> None:
+    weight = torch.tensor([[-0.5, 0.25], [0.0, 0.1]], dtype=torch.float64)
+    expected = weight * torch.exp(2 * weight.abs()) / math.exp(1.0)
+    torch.testing.assert_close(weighted(weight, 2.0), expected)
+    assert torch.equal(weighted(weight, 0.0), weight)
+    model = trial("exponential_weighting").task.fresh(3).eval()
+    inputs = trial("exponential_weighting").task.test.inputs[:8]
+    through = torch.func.functional_call(model, transformed(model, 2.0), (inputs,))
+    torch.testing.assert_close(folded(model, 2.0)(inputs), through)
+    assert not torch.equal(through, model(inputs))
+
+
+def test_pictures_are_spliced_from_halves_and_quarters() -> None:
+    pictures = [torch.full((1, 1, 4, 4), float(i)) for i in range(4)]
+    assert spliced(pictures[:2])[0, 0].tolist() == [[0, 0, 1, 1]] * 4
+    assert spliced(pictures)[0, 0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
+    assert pictures[0].unique().tolist() == [0]
+
+
+def test_the_rehearsed_step_moves_the_answers_and_not_the_surrogate() -> None:
+    """After a step towards answers that name one class, the surrogate names it more; only the answers get a gradient."""
+    task = trial("mea_defender").task
+    surrogate, inputs = task.fresh(5), task.owner.inputs[:32]
+    answers = functional.one_hot(torch.full((32,), 7), 10).float().requires_grad_(True)
+    thief = Stolen(surrogate, inputs, answers)
+    before = thief.after(1e-6, inputs).softmax(1)[:, 7].mean()
+    after = thief.after(0.5, inputs).softmax(1)[:, 7].mean()
+    assert after > before + 0.05
+    after.backward()
+    assert answers.grad is not None
+    assert answers.grad.abs().sum() > 0
+    assert all(p.grad is None for p in surrogate.parameters())
+
+
+def test_the_margin_of_scores() -> None:
+    scores = torch.tensor([[3.0, 1.0, 2.0], [0.0, 4.0, 1.0]])
+    assert mean_margin(scores, 0).item() == (1.0 - 4.0) / 2
+
+
+def test_queries_of_margin_are_held_out_and_their_labels_are_drawn() -> None:
+    it = trial("margin")
+    scheme, spy = it.watermark, Spy()
+    assert isinstance(scheme, Margin)
+    key = scheme.keygen(it.task, SECRET)
+    scheme.embed(it.task.fresh(None), key, it.task, spy)
+    queries = {image.numpy().tobytes() for image in key.examples().inputs}
+    kept = {image.numpy().tobytes() for image in spy.data[0].inputs}
+    twins = len(it.task.owner) - len({image.numpy().tobytes() for image in it.task.owner.inputs})
+    assert len(spy.data[0]) == len(it.task.owner) - scheme.triggers
+    assert len(queries & kept) <= twins
+    wrong = replace(scheme, wrong=True)
+    truth = it.task.owner.targets[scheme.held(len(it.task.owner), SECRET)]
+    assert (wrong.keygen(it.task, SECRET).labels_T != truth).all()
+    assert ((key.labels_T == truth).double().mean() - 0.1).abs() < 0.12  # 100 uniform labels
+
+
+def test_wrong_labels_are_bounded_by_one_chance_in_nine() -> None:
+    """A model that always knows the truth never hits; one that never does hits with probability 1/9: the tail is that of 1/9."""
+    it = trial("margin")
+    scheme = replace(it.watermark, wrong=True)  # type: ignore[type-var]
+    assert isinstance(scheme, Margin)
+    key = scheme.keygen(it.task, SECRET)
+    scores = scheme.score(Suspects([it.task.fresh(1).eval()]), [key])
+    assert scores.log10_p_MK is not None
+    h = int(scores.statistic_MK[0, 0])
+    tail = sum(math.comb(100, i) * (1 / 9) ** i * (8 / 9) ** (100 - i) for i in range(h, 101))
+    assert scores.log10_p_MK[0, 0] == pytest.approx(math.log10(tail))
+
+
+@pytest.mark.parametrize("kind", ["content", "noise", "unrelated"])
+def test_triggers_follow_the_secret(kind: Any) -> None:
+    """Target and pictures differ between secrets, source and target never meet, and triggers carry one label."""
+    task = trial("zhang_content").task
+    scheme = Zhang(kind=kind, triggers=20)
+    keys = [scheme.keygen(task, Secret.simulated(s)) for s in range(30)]
+    assert all(len(key.labels_T.unique()) == 1 for key in keys)
+    assert len({int(key.labels_T[0]) for key in keys}) >= 6
+    assert len({key.images_T.numpy().tobytes() for key in keys}) == 30
+    assert all(len(set(scheme.classes(Secret.simulated(s), 10))) == 2 for s in range(30))
+
+
+def test_covers_spare_everything_but_the_patch() -> None:
+    task = trial("sew").task
+    scheme, inputs = Sew(), task.test.inputs[:3]
+    rows, columns = scheme.place(8)
+    noise = torch.ones_like(inputs)
+    plain, noisy_ones = scheme.stamped(inputs, SECRET), scheme.stamped(inputs, SECRET, noise)
+    outside = torch.ones(8, 8, dtype=torch.bool)
+    outside[rows, columns] = False
+    assert torch.equal(plain[..., outside], inputs[..., outside])
+    assert torch.equal(noisy_ones[..., outside], inputs[..., outside])
+    assert noisy_ones[..., rows, columns].unique().tolist() == [1.0]
+    assert plain[0, 0, rows, columns].tolist() == plain[1, 0, rows, columns].tolist()
+
+
+# Bad input
+
+
+def test_bad_settings_are_explained() -> None:
+    task = trial("zhang_content").task
+    with pytest.raises(ConfigError, match=r"from 0 to 9, got 10.*set watermark\.source or watermark\.target"):
+        Zhang(target=10).keygen(task, SECRET)
+    with pytest.raises(ConfigError, match=r"both class 3; set watermark\.target"):
+        Zhang(source=3, target=3).keygen(task, SECRET)
+    with pytest.raises(
+        ConfigError, match=r"pictures of class 3, the scheme is set to 500; set watermark\.trig"
+    ):
+        Zhang(triggers=500, source=3).keygen(task, SECRET)
+    with pytest.raises(
+        ConfigError, match=r"1149 queries are held out of 1150 examples; set watermark\.triggers"
+    ):
+        Margin(triggers=1149).held(1150, SECRET)
+    with pytest.raises(NotApplicable, match="does not fit 8 pixels"):
+        Sew(patch=1.0, inset=0.5).place(8)
+    with pytest.raises(NotApplicable, match="quarters and a target need 5 classes, the task has 3"):
+        Rehearsal(splice="quarters").classes(SECRET, 3)
+    with pytest.raises(ConfigError, match="at least 0, got -1"):
+        Certified().certify(task.fresh(1), Zhang().keygen(task, SECRET), [-1.0], 0)
+    with pytest.raises(ValueError, match="pass the trained model"):
+        Ewe().keygen(task, SECRET)
+    assert drawn_class(SECRET, "x", 10, None, None) in range(10)
+    assert len(own_pictures(task.owner, SECRET, "x", 5, 2)) == 5
+
+
+def test_a_network_with_few_layers_cannot_be_entangled_in_many() -> None:
+    it = trial("ewe", "model=mlp")
+    with pytest.raises(NotApplicable, match=r"2 layers before its head, 3 .* set watermark\.layers=2"):
+        it.watermark.keygen(it.task, SECRET, it.task.fresh(1))
+
+
+def test_a_mark_of_class_features_leaves_an_ordinary_network() -> None:
+    it = trial("cfw")
+    assert isinstance(it.watermark, Cfw)
+    fresh = it.task.fresh(None)
+    marked = it.watermark.embed(fresh, it.watermark.keygen(it.task, SECRET), it.task, Spy())
+    shapes = {name: t.shape for name, t in marked.state_dict().items()}
+    assert shapes == {name: t.shape for name, t in it.task.fresh(1).state_dict().items()}
+
+
+# What the papers claim
+
+
+@pytest.mark.slow
+def test_a_covered_patch_is_specific() -> None:
+    """SEW, README: CIFAR-10's noise at margin 0 falls from .357 to .036. Digits, plain against covered: measured 1.0 and .065."""
+    it, plain = trial("sew"), trial("sew", "watermark.cover=0")
+    covered, bare = mine("sew"), mine("sew", "watermark.cover=0")
+    assert isinstance(it.watermark, Sew)
+    assert isinstance(plain.watermark, Sew)
+    assert isinstance(covered.key, TriggerKey)
+    assert hits("sew", [covered.marked])[0] >= 45
+    assert it.watermark.specificity(covered.marked, covered.key, it.task) < 0.15
+    assert plain.watermark.specificity(bare.marked, covered.key, it.task) > 0.5
+    assert it.watermark.specificity(covered.victim, covered.key, it.task) == 0
+
+
+@pytest.mark.slow
+def test_the_certificate_holds_within_its_radius() -> None:
+    """Random and adversarial steps of the certified length: the median under noise stays above the certificate. Zhang's plain
+    training has none to give: its median under the same noise is already low."""
+    it, own = trial("certified"), mine("certified")
+    scheme, key = it.watermark, own.key
+    assert isinstance(scheme, Certified)
+    assert isinstance(key, TriggerKey)
+    ascending = trigger_accuracies(own.marked, key, scheme.sigma, 400, seed=0)
+    radius = certified_radius(ascending, 0.5, scheme.sigma, scheme.confidence)
+    assert radius > scheme.sigma
+    (promised,) = certificate(ascending, [radius], scheme.sigma, scheme.confidence)
+    assert promised >= 0.5
+    for moved in (random_step(own.marked, radius, 1), ascent(own.marked, key, radius)):
+        assert np.median(trigger_accuracies(moved, key, scheme.sigma, 200, seed=2)) >= promised
+    plain = mine("zhang_content")
+    assert isinstance(plain.key, TriggerKey)
+    assert torch.equal(plain.key.images_T, key.images_T)
+    assert np.median(trigger_accuracies(plain.marked, key, scheme.sigma, 200, seed=0)) < 0.5
+
+
+def random_step(model: nn.Module, length: float, seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    moved = noisy(model, 1.0, generator)
+    steps = {name: moved[name].detach() - weight.detach() for name, weight in model.named_parameters()}
+    return shifted(model, steps, length)
+
+
+def ascent(model: nn.Module, key: TriggerKey, length: float) -> nn.Module:
+    """Along the gradient of the trigger loss, the direction that hurts most."""
+    examples = key.examples()
+    loss = functional.cross_entropy(model(examples.inputs), examples.targets)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    return shifted(model, dict(zip(names, torch.autograd.grad(loss, weights), strict=True)), length)
+
+
+def shifted(model: nn.Module, steps: dict[str, Tensor], length: float) -> nn.Module:
+    scale = length / torch.cat([step.flatten() for step in steps.values()]).norm()
+    out = trial("certified").task.fresh(1).eval()
+    state = model.state_dict()
+    out.load_state_dict({**state, **{name: state[name] + scale * step for name, step in steps.items()}})
+    return out
+
+
+@pytest.mark.slow
+def test_reduced_vulnerability_outlasts_plain_triggers_at_a_high_rate() -> None:
+    """APP, table 1: fine-tuning leaves 97 % against 57 %. Digits, 2 epochs at .2: measured 41 against 2 of 50. At the suite's .05
+    neither loses a trigger, and after 5 epochs at .2 both have lost them all."""
+    recipe = ("attack.recipe.lr=0.2", "attack.report=[1,2]", "attack.recipe.epochs=2")
+    left = [
+        hits(name, [stolen(name, "finetune_high_lr", "open", *recipe)[1]])[0]
+        for name in ("app", "zhang_content")
+    ]
+    assert left[0] >= 25
+    assert left[1] <= 10
+
+
+@pytest.mark.slow
+def test_neither_margin_nor_entanglement_survives_hard_labels_on_digits() -> None:
+    """Claimed: margin and EWE survive hard-label extraction where adi does not. Measured on digits, 288 queries: no mark is found.
+    adi 10 and margin 7 of 100 where chance is 10; EWE 10 of 50 where models of nobody reach 12."""
+    for name in ("adi", "margin"):
+        _, model = stolen(name, "extract", "api_label", "attack.shares=[1.0]")
+        p = trial(name).watermark.score(Suspects([model]), [mine(name).key]).log10_p_MK
+        assert p is not None
+        assert p[0, 0] > -2
+    _, model = stolen("ewe", "extract", "api_label", "attack.shares=[1.0]")
+    found, *nobody = hits("ewe", [model, *clean_models(trial("ewe"), 5)])
+    assert found <= max(nobody) + 5
+
+
+@pytest.mark.slow
+def test_a_rehearsed_thief_copies_the_mark() -> None:
+    """MEA-Defender and T2S: the mark survives extraction. Digits, 288 queries: measured 19 of 50 with labels and 42 with scores,
+    where plain content triggers keep 0 and models of nobody 0. The owner pays: rehearsal .1 costs him 4 points."""
+    _, labels = stolen("mea_defender", "extract", "api_label", "attack.shares=[1.0]")
+    _, scores = stolen("mea_defender", "distill", "api_scores", "attack.shares=[1.0]")
+    found = hits("mea_defender", [labels, scores, *clean_models(trial("mea_defender"), 3)])
+    assert found[0] >= 10
+    assert found[1] >= 30
+    assert max(found[2:]) <= 2
+    _, plain = stolen("zhang_content", "distill", "api_scores", "attack.shares=[1.0]")
+    assert hits("zhang_content", [plain])[0] <= 2
+    strong = mine("mea_defender", "watermark.rehearsal=0.1")
+    it = trial("mea_defender")
+    assert accuracy(it, strong.victim) - accuracy(it, strong.marked) > 0.02, (
+        "then a larger default costs nothing"
+    )
