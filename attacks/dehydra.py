@@ -92,5 +92,5 @@ class Dehydra(Attack):
         (clean_NC,), (found_NC,) = (activity(model, x, layer) for x in (clean, inputs))
         centre = clean_NC.mean(0)
         scale = (clean_NC - centre).norm(dim=1).mean().clamp_min(1e-12)
-        away_N: Tensor = (found_NC - centre).norm(dim=1)
-        return away_N / scale
+        away_N: Tensor = (found_NC - centre).norm(dim=1) / scale
+        return away_N

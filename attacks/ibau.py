@@ -54,18 +54,15 @@ class Ibau(Attack):
         with evaluating(live):
             delta = self.ascended(live, inputs, targets)
             moved = delta + self.rate * self.slope(live, delta, inputs, targets, graph=True)
-            outer = functional.cross_entropy(live((inputs + delta).clamp(0, 1)), targets)
+            outer = functional.cross_entropy(live((inputs + delta).clamp(0, 1)), targets) / 2
             (first,) = torch.autograd.grad(outer, delta)
             v = first
             for _ in range(self.terms):
                 (carried,) = torch.autograd.grad(moved, delta, v, retain_graph=True)
                 v = carried + first
             implicit = (moved * v.detach()).sum()
-        both = (
-            functional.cross_entropy(live(x), targets)
-            for x in (inputs, (inputs + delta.detach()).clamp(0, 1))
-        )
-        return sum(both, torch.zeros((), device=inputs.device)) / 2 + implicit
+        perturbed = functional.cross_entropy(live((inputs + delta.detach()).clamp(0, 1)), targets)
+        return (functional.cross_entropy(live(inputs), targets) + perturbed) / 2 + implicit
 
     def slope(self, live: nn.Module, delta: Tensor, inputs: Tensor, targets: Tensor, graph: bool) -> Tensor:
         """Of the inner objective by delta."""

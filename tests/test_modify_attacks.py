@@ -1,0 +1,700 @@
+"""The modify attacks' own facts: arithmetic of weights, masks, triggers and curves; bad input; what the papers say they do."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from assay.attacks.adversarial_training import hardened
+from assay.attacks.anp import Masks
+from assay.attacks.anp import pruned as without_masked
+from assay.attacks.blend import flat, merged, merged_vector, placed, refreshed
+from assay.attacks.clp import Clp, bounds
+from assay.attacks.dehydra import Dehydra, recovered, targets_of
+from assay.attacks.ibau import Ibau
+from assay.attacks.inversion import Inverted, Stamp, invert, suspects
+from assay.attacks.label_smoothing import LabelSmoothing
+from assay.attacks.laundering import Laundering
+from assay.attacks.lora import Adapters, Lora, merged_back
+from assay.attacks.mcr import along_curve, bezier
+from assay.attacks.nad import attention, spread, taught
+from assay.attacks.neural_cleanse import Cleanse, Unlearn, with_stamps
+from assay.attacks.neurons import activity, neurons, recorded, silence
+from assay.attacks.overwrite import Overwrite, strengthened
+from assay.attacks.perturb import adversarial, evaluating, stepped_to
+from assay.attacks.prune import prunable
+from assay.attacks.quantize import Quantize, quantised
+from assay.attacks.regularisation import squared_norm
+from assay.attacks.transfer import Transfer, with_head_for
+from assay.attacks.weight_noise import noisy
+from assay.attacks.weight_shift import shifted
+from assay.attacks.wrk import Wrk
+from assay.core.contracts import Recipe
+from assay.core.errors import ConfigError, NotApplicable
+from assay.core.examples import Examples
+from assay.core.scores import Scores
+from assay.core.suspects import Suspects, logits
+from assay.core.theft import Adversary, Surrogate
+from assay.deployments.reach import Gateway
+from assay.experiments.api import build
+from assay.experiments.meter import Meter
+from assay.experiments.people import Owner, owner
+from assay.experiments.trial import Trial
+from assay.watermarks.uchida import Uchida
+from assay.zoo.models import CnnSmall, Mlp, Resnet18, VitTiny, head
+
+SHAPE, CLASSES = (1, 8, 8), 10
+SHORT = Recipe(epochs=1, lr=0.01, schedule="constant")
+
+
+@cache
+def small() -> nn.Module:
+    return CnnSmall().build(SHAPE, CLASSES, 1).eval()
+
+
+@cache
+def resnet() -> nn.Module:
+    return Resnet18().build(SHAPE, CLASSES, 1).eval()
+
+
+def pictures(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def parameter(model: nn.Module, name: str) -> Tensor:
+    return model.get_parameter(name).detach()
+
+
+@cache
+def trial(*overrides: str) -> Trial:
+    return build(*overrides, "trainer.progress=false")
+
+
+@cache
+def marked(scheme: str) -> Owner:
+    return owner(trial(f"watermark={scheme}"), "owner")
+
+
+def means(it: Trial, model: nn.Module) -> tuple[Gateway, Meter, Adversary]:
+    access = Gateway(model, ("weights",))
+    meter = Meter(access, it.trainer("thief"))
+    return access, meter, it.adversary(meter)
+
+
+@cache
+def stolen(scheme: str, *overrides: str) -> list[Surrogate]:
+    it = trial(f"watermark={scheme}", *overrides)
+    access, meter, adversary = means(it, marked(scheme).marked)
+    return list(meter.over(it.attack(access, adversary)))
+
+
+def judged(scheme: str, model: nn.Module) -> Scores:
+    return trial(f"watermark={scheme}").watermark.score(Suspects([model]), [marked(scheme).key])
+
+
+def log10_p(scores: Scores) -> float:
+    assert scores.log10_p_MK is not None
+    return float(scores.log10_p_MK[0, 0])
+
+
+def accuracy(model: nn.Module) -> float:
+    test = trial("watermark=none").task.test
+    return float((logits(model, test.inputs).argmax(-1) == test.targets).double().mean())
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------------
+
+
+def test_fp8_weights_are_e4m3_times_one_scale_and_close() -> None:
+    for (_, before), (_, after) in zip(prunable(small()), prunable(quantised(small(), "fp8")), strict=True):
+        stored = after.parametrizations.weight
+        assert stored.original0.dtype == torch.float8_e4m3fn
+        scale, weight = stored.original1, before.weight.detach()
+        assert torch.equal(after.weight, stored.original0.float() * scale)
+        assert torch.equal((after.weight / scale).to(torch.float8_e4m3fn).float(), stored.original0.float())
+        assert float(stored.original0.float().abs().max()) == 448.0
+        normal = (weight / scale).abs() >= 2**-6
+        error = ((after.weight.detach() - weight).abs() / weight.abs())[normal]
+        assert 0 < float(error.max()) <= 2**-4 + 1e-6  # half a unit in the last of 3 bits
+
+
+def test_fp16_computes_in_fp16_and_formats_rise_in_strength() -> None:
+    model = quantised(small(), "fp16")
+    assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float16}
+    assert model(pictures(2)).dtype == torch.float16
+    access, _, adversary = means(trial("watermark=none"), small())
+    attack = Quantize(formats=("int4", "fp8", "bf16", "fp16", "int8"))
+    assert [s.strength for s in attack(access, adversary)] == [13.0, 16.0, 20.0, 24.0, 28.0]
+
+
+# --- arithmetic of weights -------------------------------------------------------------------------------------------------
+
+
+def test_noise_has_the_spread_it_says_and_is_a_ray() -> None:
+    name = "net.block3.conv.weight"
+    original = parameter(small(), name)
+    weak, strong = (parameter(noisy(small(), s, seeded()), name) - original for s in (0.05, 0.5))
+    assert float(strong.std() / original.std()) == pytest.approx(0.5, rel=0.02)
+    torch.testing.assert_close(strong, 10 * weak, atol=1e-6, rtol=1e-3)
+    assert torch.equal(parameter(noisy(small(), 0.5, seeded()), "net.block3.norm.weight"), torch.ones(64))
+
+
+@pytest.mark.parametrize("shift", [1.5, 2.5])
+def test_a_shift_scales_the_mean_filter_by_one_minus_itself(shift: float) -> None:
+    before = parameter(small(), "net.block3.conv.weight")
+    after = parameter(shifted(small(), shift, 0.0, seeded()), "net.block3.conv.weight")
+    torch.testing.assert_close(after.mean(0), (1 - shift) * before.mean(0), atol=1e-7, rtol=1e-4)
+    torch.testing.assert_close(after - after.mean(0), before - before.mean(0), atol=1e-7, rtol=1e-4)
+    noise = parameter(shifted(small(), shift, 1.0, seeded()), "net.block3.conv.weight") - after
+    assert float(noise.std() / before.std()) == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_network_without_convolutions_cannot_be_shifted() -> None:
+    with pytest.raises(NotApplicable, match="no convolution"):
+        shifted(Mlp().build(SHAPE, CLASSES, 1), 1.5, 0.0, seeded())
+
+
+@pytest.mark.slow
+def test_shift_inverts_uchida_and_the_two_sided_test_still_finds_it() -> None:
+    for surrogate in stolen("uchida", "attack=weight_shift"):
+        scores = judged("uchida", surrogate.model)
+        assert scores.statistic_MK[0, 0] < 0.5 * 256
+        assert log10_p(scores) < -20
+        assert accuracy(surrogate.model) > 0.9
+
+
+# --- overwriting -----------------------------------------------------------------------------------------------------------
+
+
+def test_multipliers_scale_the_strength_and_schemes_without_one_are_taken_once() -> None:
+    scheme = Uchida(layer="net.block3.conv", strength=0.01)
+    grid = list(strengthened(scheme, (100.0, 1.0)))
+    assert [(m, s.strength) for m, s in grid] == [(1.0, 0.01), (100.0, 1.0)]
+    adi = trial("watermark=adi").watermark
+    assert list(strengthened(adi, (1.0, 10.0))) == [(1.0, adi)]
+
+
+@pytest.mark.slow
+def test_overwriting_leaves_two_marks_until_it_is_strong() -> None:
+    """At the scheme's own strength both owners are found; the owner's evidence falls with the thief's multiplier."""
+    it = trial("watermark=uchida", "attack=overwrite", "attack.multipliers=[1.0,100.0]")
+    attack = it.attack
+    assert isinstance(attack, Overwrite)
+    access, _, adversary = means(it, marked("uchida").marked)
+    weak, strong = attack(access, adversary)
+    theirs = attack.key(adversary, adversary.scheme, access.weights())
+    assert theirs.fingerprint != marked("uchida").key.fingerprint
+    for surrogate in (weak, strong):
+        assert log10_p(it.watermark.score(Suspects([surrogate.model]), [theirs])) < -20
+    assert log10_p(judged("uchida", weak.model)) < -20
+    assert log10_p(judged("uchida", strong.model)) > log10_p(judged("uchida", weak.model)) + 20
+
+
+# --- WRK -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_boundary_samples_are_pictures_with_wrong_labels(skip: bool) -> None:
+    _, _, adversary = means(trial("watermark=none"), small())
+    attack = Wrk(recipe=SHORT, skip_class_0=skip)
+    found = attack.boundary(small(), adversary)
+    assert len(found) == 100
+    assert 0 <= float(found.inputs.min()) <= float(found.inputs.max()) <= 1
+    own = torch.randperm(len(adversary.data), generator=drawn(adversary, "boundary"))[:100]
+    assert not (found.targets == adversary.data.targets[own]).any()
+    assert (0 in found.targets.tolist()) != skip
+    assert found.targets.unique().numel() == (9 if skip else 10)
+    assert len(replace(attack, samples=10**6).boundary(small(), adversary)) == len(adversary.data)
+
+
+def drawn(adversary: Adversary, name: str) -> torch.Generator:
+    from assay.attacks.trajectory import drawing
+
+    return drawing(adversary, name)
+
+
+def test_a_step_goes_towards_the_target_and_stays_in_range() -> None:
+    inputs, towards = pictures(16), torch.arange(16) % CLASSES
+    loss = [
+        functional.cross_entropy(small()(x), towards)
+        for x in (inputs, stepped_to(small(), inputs, towards, 0.02))
+    ]
+    assert loss[1] < loss[0]
+    far = stepped_to(small(), inputs, towards, 2.0)
+    assert set(far.unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.slow
+def test_wrk_lowers_adi_more_than_plain_finetuning() -> None:
+    ours, plain = (stolen("adi", f"attack={name}")[-1].model for name in ("wrk", "finetune"))
+    hits = [float(judged("adi", model).statistic_MK[0, 0]) for model in (ours, plain)]
+    assert hits[0] < 30
+    assert hits[1] > 90
+    assert accuracy(ours) > 0.9
+
+
+# --- neurons ---------------------------------------------------------------------------------------------------------------
+
+
+def test_neurons_of_every_architecture() -> None:
+    assert [(n.layer, n.norm, n.count) for n in neurons(small())] == [
+        (f"net.block{i}.conv", f"net.block{i}.norm", 32 if i == 1 else 64) for i in (1, 2, 3)
+    ]
+    assert {n.norm is not None for n in neurons(resnet())} == {True}
+    assert len(neurons(resnet())) == 20
+    vit = VitTiny().build(SHAPE, CLASSES, 1)
+    assert {n.norm for n in neurons(vit)} == {None}
+    assert [tuple(a.shape) for a in activity(vit.eval(), pictures(3), neurons(vit)[-1:])] == [(3, 64)]
+    with pytest.raises(NotApplicable, match="no layer but its classifier"):
+        neurons(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+
+
+def test_silenced_channels_are_silent_and_hooks_are_gone() -> None:
+    model = CnnSmall().build(SHAPE, CLASSES, 1).eval()
+    which = neurons(model)[1]
+    silence(model, which, torch.tensor([3, 7]))
+    (active_NC,) = activity(model, pictures(300), [which])
+    assert active_NC.shape == (300, 64)
+    assert (active_NC == 0).all(0).nonzero().flatten().tolist() == [3, 7]
+    with recorded(model, [which.carrier]) as outputs:
+        model(pictures(2))
+    assert outputs[which.carrier].shape == (2, 64, 4, 4)
+    outputs.clear()
+    model(pictures(2))
+    assert not outputs
+
+
+@pytest.mark.slow
+def test_fine_pruning_keeps_dormant_channels_at_zero() -> None:
+    (surrogate,) = stolen("none", "attack=fine_pruning", "attack.shares=[0.5]", "attack.recipe.epochs=2")
+    norm = parameter(surrogate.model, "net.block3.norm.weight")
+    kernels = parameter(surrogate.model, "net.block3.conv.weight").flatten(1).abs().sum(1)
+    assert int((norm == 0).sum()) == int((kernels == 0).sum()) == 32
+    assert accuracy(surrogate.model) > 0.9
+
+
+def test_lipschitz_bounds_are_singular_values_times_the_norms_factor() -> None:
+    model = CnnSmall().build(SHAPE, CLASSES, 1).eval()
+    which = neurons(model)[2]
+    norm: Any = model.get_submodule("net.block3.norm")
+    with torch.no_grad():
+        norm.weight[5], norm.running_var[5] = -30.0, 3.0
+    kernel = parameter(model, "net.block3.conv.weight")[5].reshape(64, 9).double()
+    expected = torch.linalg.svdvals(kernel)[0] * 30 / math.sqrt(3 + norm.eps)
+    bound_C = bounds(model, which)
+    assert float(bound_C[5]) == pytest.approx(float(expected), rel=1e-5)
+    access, _, adversary = means(trial("watermark=none"), model)
+    first, *others = Clp()(access, adversary)
+    assert parameter(first.model, "net.block3.norm.weight")[5] == 0
+    for surrogate in (first, *others):
+        silent = parameter(surrogate.model, "net.block3.norm.weight") == 0
+        assert bound_C[silent].min() > bound_C[~silent].max()
+
+
+def test_lipschitz_pruning_on_resnet18_and_on_equal_channels() -> None:
+    access, _, adversary = means(trial("watermark=none"), resnet())
+    shares = [s.strength for s in Clp()(access, adversary)]
+    assert shares == sorted(set(shares))
+    even = CnnSmall().build(SHAPE, CLASSES, 1)
+    for which in neurons(even):
+        nn.init.constant_(even.get_parameter(f"{which.layer}.weight"), 0.1)
+    access, _, adversary = means(trial("watermark=none"), even)
+    with pytest.raises(NotApplicable, match=r"attack\.deviations"):
+        list(Clp()(access, adversary))
+
+
+def test_anp_masks_of_one_change_nothing_and_prune_the_smallest() -> None:
+    masks = Masks(neurons(small()))
+    none = [torch.zeros(2, which.count) for which in masks.layers]
+    same = torch.func.functional_call(small(), masks.parameters_of(small(), none), (pictures(4),))
+    torch.testing.assert_close(same, small()(pictures(4)))
+    with torch.no_grad():
+        masks.masks[1][:16] = torch.linspace(-1, 0.5, 16)
+        masks.masks[2][0] = 2.0
+    masks.clip()
+    assert all(0 <= float(m.detach().min()) <= float(m.detach().max()) <= 1 for m in masks.masks)
+    model = without_masked(small(), masks, 0.1)
+    silent = [int((parameter(model, f"{w.carrier}.weight") == 0).sum()) for w in masks.layers]
+    assert silent == [0, 16, 0]
+
+
+@pytest.mark.slow
+def test_anp_trains_masks_between_zero_and_one_and_prunes_the_share_it_says() -> None:
+    surrogates = stolen("none", "attack=anp", "attack.recipe.epochs=3", "attack.shares=[0.1,0.5]")
+    for surrogate in surrogates:
+        zeros = [int((parameter(surrogate.model, f"net.block{i}.norm.weight") == 0).sum()) for i in (1, 2, 3)]
+        assert sum(zeros) == round(160 * surrogate.strength)
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------------
+
+
+def test_smoothed_labels_share_epsilon_among_all_classes() -> None:
+    scores, targets = torch.randn(6, 5, dtype=torch.float64, generator=seeded()), torch.arange(6) % 5
+    log_p = functional.log_softmax(scores, -1)
+    expected = -(0.7 * log_p[torch.arange(6), targets] + 0.3 * log_p.mean(1)).mean()
+    assert float(LabelSmoothing(recipe=SHORT, smoothing=0.3).loss(scores, targets)) == pytest.approx(
+        float(expected), abs=1e-12
+    )
+
+
+def test_squared_norm_counts_every_parameter() -> None:
+    model = nn.Linear(3, 2).double()
+    nn.init.constant_(model.weight, 2.0)
+    nn.init.constant_(model.bias, 0.5)
+    assert float(squared_norm(model).detach()) == 6 * 4 + 2 * 0.25
+
+
+@pytest.mark.slow
+def test_regularisation_shrinks_before_it_recovers() -> None:
+    (weak, strong) = stolen(
+        "none", "attack=regularisation", "attack.coefficients=[0.1,1.0]", "attack.recover.epochs=1"
+    )
+    before = float(squared_norm(marked("none").marked).detach())
+    assert before > float(squared_norm(weak.model).detach()) > float(squared_norm(strong.model).detach())
+
+
+def test_adversarial_inputs_stay_near_and_raise_the_loss() -> None:
+    inputs, targets = pictures(32), small()(pictures(32)).argmax(-1)
+    moved = adversarial(small(), inputs, targets, 0.1, 5)
+    assert float((moved - inputs).abs().max()) <= 0.1 + 1e-6
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+    assert functional.cross_entropy(small()(moved), targets) > functional.cross_entropy(
+        small()(inputs), targets
+    )
+
+
+def test_attacks_on_inputs_leave_modes_and_statistics_alone() -> None:
+    model = CnnSmall().build(SHAPE, CLASSES, 1).train()
+    model.get_submodule("net.block1.norm").eval()
+    before = [module.training for module in model.modules()]
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    adversarial(model, pictures(8), torch.arange(8), 0.1, 2)
+    assert [module.training for module in model.modules()] == before
+    assert model.get_buffer("net.block3.norm.num_batches_tracked") == 0
+    hardened(0.1, 2)(model, pictures(8), torch.arange(8)).backward()
+    assert model.get_buffer("net.block3.norm.num_batches_tracked") == 1
+    assert model.get_buffer("net.block1.norm.num_batches_tracked") == 0
+
+
+def test_attention_is_a_unit_map_and_a_teacher_like_the_student_costs_nothing() -> None:
+    maps = attention(torch.randn(3, 8, 4, 4, generator=seeded()))
+    assert maps.shape == (3, 16)
+    torch.testing.assert_close(maps.norm(dim=1), torch.ones(3))
+    assert attention(torch.randn(3, 7, 8, generator=seeded())).shape == (3, 7)
+    assert attention(torch.randn(3, 8, generator=seeded())).shape == (3, 8)
+    assert spread(small(), 3) == [f"net.block{i}.norm" for i in (1, 2, 3)]
+    assert len(spread(resnet(), 3)) == 3
+    inputs, targets = pictures(8), torch.arange(8)
+    other = CnnSmall().build(SHAPE, CLASSES, 2).eval()
+    plain, alike, unlike = (
+        float(loss.detach())
+        for loss in (
+            functional.cross_entropy(small()(inputs), targets),
+            taught(small(), spread(small(), 3), 2000.0)(small(), inputs, targets),
+            taught(other, spread(other, 3), 2000.0)(small(), inputs, targets),
+        )
+    )
+    assert alike == pytest.approx(plain)
+    assert unlike > plain + 0.1
+
+
+@dataclass(frozen=True)
+class Solved(Ibau):
+    """With the exact maximiser in place of a few steps: Newton by plain ascent, g being strictly concave here."""
+
+    def ascended(self, live: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        delta = torch.zeros_like(inputs[:1]).requires_grad_(True)
+        for _ in range(400):
+            delta = (
+                (delta + 0.1 * self.slope(live, delta, inputs, targets, graph=False))
+                .detach()
+                .requires_grad_(True)
+            )
+        return delta
+
+
+def test_the_hypergradient_is_the_total_derivative() -> None:
+    """Against central differences of theta -> outer loss at the maximiser of theta, in float64."""
+    model = nn.Linear(3, 2, bias=False).double()
+    inputs = 0.4 + 0.2 * torch.rand(8, 3, dtype=torch.float64, generator=seeded())
+    targets = torch.arange(8) % 2
+    attack = Solved(recipe=SHORT, decay=5.0, rate=0.1, terms=400)
+
+    def outer() -> float:
+        delta = attack.ascended(model, inputs, targets).detach()
+        return (
+            sum(float(functional.cross_entropy(model(x), targets).detach()) for x in (inputs, inputs + delta))
+            / 2
+        )
+
+    attack.loss(model, inputs, targets).backward()
+    gradient = model.weight.grad
+    assert gradient is not None
+    for i, j in ((0, 0), (1, 2)):
+        start = model.weight.detach().clone()
+        reached = []
+        for step in (1e-5, -1e-5):
+            model.weight.data[i, j] = start[i, j] + step
+            reached.append(outer())
+        model.weight.data[i, j] = start[i, j]
+        assert float(gradient[i, j]) == pytest.approx((reached[0] - reached[1]) / 2e-5, abs=1e-7)
+
+
+def test_the_universal_perturbation_fills_its_ball_and_raises_the_loss() -> None:
+    attack, inputs = Ibau(recipe=SHORT), pictures(32)
+    targets = small()(inputs).argmax(-1)
+    delta = attack.ascended(small(), inputs, targets).detach()
+    assert delta.shape == (1, *SHAPE)
+    assert float(delta.norm()) <= 0.1 * 8 * (1 + 1e-5)
+    assert functional.cross_entropy(small()(inputs + delta), targets) > functional.cross_entropy(
+        small()(inputs), targets
+    )
+
+
+# --- triggers --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stamp_is_its_pattern_under_its_mask() -> None:
+    stamp = Stamp(torch.Size(SHAPE), seeded())
+    assert 0 <= float(stamp.mask.min()) <= float(stamp.mask.max()) <= 1
+    nn.init.constant_(stamp.free_mask, -50.0)
+    assert torch.equal(stamp(pictures(2)), pictures(2))
+    nn.init.constant_(stamp.free_mask, 50.0)
+    torch.testing.assert_close(stamp(pictures(2)), stamp.pattern.expand(2, *SHAPE))
+
+
+def test_classes_that_need_little_are_suspected() -> None:
+    assert suspects([10.0, 11.0, 9.5, 1.0, 10.2, 10.4, 2.0]) == [3, 6]
+    assert suspects([10.0, 11.0, 9.0]) == [2]
+    assert suspects([20.0, 10.0, 11.0, 10.5, 9.5]) == [4]
+
+
+def test_stamped_inputs_take_turns_and_keep_their_labels() -> None:
+    stamps = [Stamp(torch.Size(SHAPE), seeded(i)).requires_grad_(False) for i in range(3)]
+    found = Inverted(stamps, [0, 2])
+    out = found.stamped(pictures(5))
+    assert torch.equal(out[0::2], stamps[0](pictures(5)[0::2]))
+    assert torch.equal(out[1::2], stamps[2](pictures(5)[1::2]))
+    data = with_stamps(Examples(pictures(10), torch.arange(10)), found, 0.2)
+    assert data.targets.tolist() == [*range(10), 0, 1]
+
+
+def corner(inputs: Tensor) -> Tensor:
+    """A 2x2 patch of white in a corner."""
+    out = inputs.clone()
+    out[:, :, -2:, -2:] = 1
+    return out
+
+
+@cache
+def backdoored() -> nn.Module:
+    """A planted trigger of one target class, which is what trigger inversion is made for."""
+    it = trial("watermark=none")
+    task = it.task
+    planted = Examples(corner(task.owner.inputs), torch.full_like(task.owner.targets, 3))
+    return it.trainer("planted")(task.fresh(None), task.owner, extra=planted, extra_per_batch=8)
+
+
+def success(model: nn.Module) -> float:
+    test = trial("watermark=none").task.test
+    others = test.inputs[test.targets != 3]
+    return float((logits(model, corner(others)).argmax(-1) == 3).double().mean())
+
+
+@pytest.mark.slow
+def test_neural_cleanse_finds_the_planted_class_and_unlearns_it() -> None:
+    it = trial("watermark=none", "attack=neural_cleanse_unlearn")
+    attack = it.attack
+    assert isinstance(attack, Unlearn)
+    assert success(backdoored()) > 0.9
+    _, _, adversary = means(it, backdoored())
+    found = invert(adversary, backdoored(), attack.inversion, attack.sparsity)
+    assert 3 in found.suspected
+    assert all(0 <= float(s.mask.min()) <= float(s.mask.max()) <= 1 for s in found.stamps)
+    stamped = with_stamps(adversary.data, found, attack.share)
+    cleaned, plain = (
+        adversary.fit(backdoored(), data, recipe=attack.recipe) for data in (stamped, adversary.data)
+    )
+    assert success(cleaned) < 0.3
+    assert success(plain) > success(cleaned) + 0.2
+    assert accuracy(cleaned) > 0.9
+
+
+def test_laundering_resets_what_the_stamps_move_most() -> None:
+    stamps = [Stamp(torch.Size(SHAPE), seeded(i)).requires_grad_(False) for i in range(CLASSES)]
+    found = Inverted(stamps, [4])
+    _, _, adversary = means(trial("watermark=none"), small())
+    attack = Laundering(inversion=SHORT, recipe=SHORT)
+    inputs = adversary.data.inputs
+    model = attack.reset(small(), adversary, found)
+    for which in neurons(small()):
+        (clean,), (stamped,) = (activity(small(), x, [which]) for x in (inputs, found.stamped(inputs)))
+        moved = (stamped - clean).mean(0).abs()
+        silent = parameter(model, f"{which.carrier}.weight") == 0
+        assert silent[moved.argmax()]
+        assert torch.equal(silent, moved > 0.8 * moved.max())
+
+
+@pytest.mark.slow
+def test_pruning_by_stamps_needs_no_labels() -> None:
+    it = trial(
+        "watermark=none", "attack=neural_cleanse_prune", "attack.inversion.epochs=1", "adversary=no_data"
+    )
+    attack = it.attack
+    assert isinstance(attack, Cleanse)
+    it.check_means()
+    access, _, adversary = means(it, small())
+    for surrogate in attack(access, adversary):
+        silent = parameter(surrogate.model, "net.block3.norm.weight") == 0
+        assert int(silent.sum()) == round(64 * surrogate.strength)
+
+
+def test_recovered_inputs_are_pictures_of_their_class() -> None:
+    inputs = recovered(small(), pictures(8), 4, 40, 0.1)
+    assert 0 <= float(inputs.min()) <= float(inputs.max()) <= 1
+    four = torch.full((8,), 4)
+    assert functional.cross_entropy(small()(inputs), four) < functional.cross_entropy(
+        small()(pictures(8)), four
+    )
+    assert all(p.grad is None for p in small().parameters())
+    assert targets_of(torch.tensor([1.0, 1.1, 0.9, 5.0, 1.05])) == [3]
+    assert targets_of(torch.tensor([1.0, 1.1, 0.9])) == [0, 1, 2]
+
+
+def test_proxies_are_half_near_and_half_far() -> None:
+    _, _, adversary = means(trial("watermark=none"), small())
+    found = Dehydra(recipe=SHORT, samples=6, steps=2).proxies(small(), adversary)
+    assert len(found) % 6 == 0
+    for start in range(0, len(found), 6):
+        near = found.targets[start : start + 3]
+        assert near.unique().numel() == 1
+
+
+# --- points between models ---------------------------------------------------------------------------------------------------
+
+
+def test_a_soup_of_one_is_the_model_itself() -> None:
+    other = CnnSmall().build(SHAPE, CLASSES, 2)
+    soup = merged(small(), [other], "uniform", 1.0, 0.2, torch.empty(1, 0))
+    assert all(torch.equal(p, q) for p, q in zip(soup.parameters(), other.parameters(), strict=True))
+    half = flat(merged(small(), [small(), other], "uniform", 1.0, 0.2, torch.empty(2, 0)))
+    torch.testing.assert_close(half, (flat(small()) + flat(other)) / 2)
+
+
+def test_merging_by_hand() -> None:
+    vectors = torch.tensor([[4.0, -1.0, 2.0, 0.5], [2.0, 3.0, -1.0, 0.1]], dtype=torch.float64)
+    never = torch.zeros_like(vectors)
+    merge: Callable[..., list[float]] = lambda *a: merged_vector(vectors, *a).tolist()  # noqa: E731
+    assert merge("arithmetic", 0.5, 1.0, never) == pytest.approx([3.0, 1.0, 0.5, 0.3])
+    assert merge("ties", 1.0, 0.5, never) == pytest.approx([3.0, 3.0, 2.0, 0.0])
+    assert merge("ties", 1.0, 1.0, never) == pytest.approx([3.0, 3.0, 2.0, 0.3])
+    assert merge("dare", 1.0, 1.0, never) == pytest.approx(vectors.mean(0).tolist())
+    draws = torch.tensor([[0.1, 0.9, 0.1, 0.9], [0.1, 0.1, 0.9, 0.9]])
+    assert merge("dare", 1.0, 0.5, draws) == pytest.approx([6.0, 3.0, 2.0, 0.0])
+
+
+def test_refreshed_statistics_are_those_of_the_inputs() -> None:
+    inputs = pictures(64)
+    model = refreshed(small(), inputs)
+    norm: Any = model.get_submodule("net.block1.norm")
+    with torch.no_grad(), recorded(model, ["net.block1.conv"]) as outputs:
+        model(inputs)
+    maps = outputs["net.block1.conv"].movedim(1, 0).flatten(1)
+    torch.testing.assert_close(norm.running_mean, maps.mean(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_var, maps.var(1), atol=1e-5, rtol=1e-4)
+    assert norm.momentum == 0.1
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), small().parameters(), strict=True))
+
+
+def test_the_curve_joins_its_ends() -> None:
+    start, bend, end = (torch.randn(5, dtype=torch.float64, generator=seeded(i)) for i in range(3))
+    assert torch.equal(bezier(0.0, start, bend, end), start)
+    assert torch.equal(bezier(1.0, start, bend, end), end)
+    torch.testing.assert_close(bezier(0.5, start, bend, end), start / 4 + bend / 2 + end / 4)
+    assert torch.equal(flat(placed(small(), flat(resnet_like()))), flat(resnet_like()))
+    torch.testing.assert_close(
+        along_curve(small(), small())(small(), pictures(8), torch.arange(8)),
+        functional.cross_entropy(small()(pictures(8)), torch.arange(8)),
+    )
+
+
+def resnet_like() -> nn.Module:
+    return CnnSmall().build(SHAPE, CLASSES, 3)
+
+
+# --- low rank and transfer ---------------------------------------------------------------------------------------------------
+
+
+def test_fresh_adapters_change_nothing_and_trained_ones_have_their_rank() -> None:
+    adapters = Adapters(prunable(small()), 4, 16.0, seeded())
+    assert torch.equal(flat(merged_back(small(), adapters)), flat(small()))
+    for up in adapters.up:
+        nn.init.normal_(up, generator=seeded(1))
+    for name, layer in prunable(merged_back(small(), adapters)):
+        difference = (layer.weight - parameter(small(), f"{name}.weight")).detach().flatten(1).double()
+        assert int(torch.linalg.matrix_rank(difference, rtol=1e-4)) == min(4, *difference.shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["cnn_small", "vit_tiny"])
+def test_lora_changes_weights_by_low_rank_and_nothing_else(model: str) -> None:
+    it = trial(
+        "watermark=none", f"model={model}", "attack=lora", "attack.ranks=[4]", "attack.recipe.epochs=1"
+    )
+    victim = it.task.fresh(None).eval()
+    access, meter, adversary = means(it, victim)
+    (surrogate,) = it.attack(access, adversary)
+    assert meter.fit.steps > 0
+    adapted = {f"{name}.weight" for name, _ in prunable(victim)}
+    after = surrogate.model.state_dict()
+    for name, before in victim.state_dict().items():
+        if name not in adapted:
+            assert torch.equal(before, after[name]), name
+            continue
+        difference = (after[name] - before).flatten(1).double()
+        values = torch.linalg.svdvals(difference)
+        assert values[0] > 0
+        assert len(values) <= 4 or float(values[4] / values[0]) < 1e-2  # float32 sums leave a rest
+
+
+def test_lora_needs_a_layer_of_its_kind() -> None:
+    attack = Lora(recipe=SHORT, layers="linear")
+    model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())
+    access, _, adversary = means(trial("watermark=none"), model)
+    with pytest.raises(NotApplicable, match=r"attack\.layers=linear"):
+        list(attack(access, adversary))
+
+
+def test_the_other_task_is_coarser_and_balanced() -> None:
+    _, _, adversary = means(trial("watermark=none"), small())
+    group_C = Transfer(recipe=SHORT, back=SHORT).grouped(adversary)
+    assert group_C.bincount().tolist() == [2] * 5
+    with pytest.raises(ConfigError, match=r"attack\.groups=5"):
+        Transfer(recipe=SHORT, back=SHORT, groups=10).grouped(adversary)
+
+
+@pytest.mark.slow
+def test_transfer_returns_to_the_original_classes() -> None:
+    (surrogate,) = stolen("uchida", "attack=transfer", "attack.report=[3]", "attack.recipe.epochs=3")
+    model, before = surrogate.model, marked("uchida").marked
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert with_head_for(before, 4, 1)(pictures(2)).shape == (2, 4)
+    assert not torch.equal(
+        parameter(model, "net.block3.conv.weight"), parameter(before, "net.block3.conv.weight")
+    )
+    assert head(model) == head(before)
+    assert log10_p(judged("uchida", model)) < -20
+    assert accuracy(model) > 0.8
