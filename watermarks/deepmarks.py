@@ -70,7 +70,8 @@ def basis(secret: Secret) -> Tensor:
     """U (V, V) orthonormal, float64: the Q of normals, its signs fixed by R's diagonal."""
     normals = philox.normals(secret.stream("deepmarks/basis"), LENGTH * LENGTH).double()
     q, r = torch.linalg.qr(normals.reshape(LENGTH, LENGTH))
-    return q * r.diagonal().sign()
+    signed: Tensor = q * r.diagonal().sign()
+    return signed
 
 
 def marks(secret: Secret) -> Tensor:
@@ -85,7 +86,8 @@ def decode(projected_V: Tensor, secret: Secret) -> list[int]:
     tags_V = projected_V.double() @ basis(secret)
     amplitude = tags_V.topk(COLLUDERS).values.mean()
     covered_V = tags_V < TAGS * amplitude
-    return [user for user, code_V in enumerate(codes()) if bool(covered_V[code_V < 0].all())]
+    found_U = (covered_V | (codes() > 0)).all(1)
+    return [int(user) for user in found_U.nonzero()[:, 0]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ Suffixes: M suspects, K keys, B bits: the channels of all marked layers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
@@ -85,7 +85,7 @@ def computed(model: nn.Module, given: dict[str, tuple[str, Tensor]]) -> dict[str
     return out
 
 
-def scales(values: dict[str, Tensor], key: PassportKey) -> Tensor:
+def scales(values: Mapping[str, Tensor], key: PassportKey) -> Tensor:
     """gamma of all marked layers, (B,)."""
     return torch.cat([values[f"{norm}.weight"] for _, norm in key.layers])
 
