@@ -362,16 +362,42 @@ def shifted(model: nn.Module, steps: dict[str, Tensor], length: float) -> nn.Mod
 
 
 @pytest.mark.slow
-def test_reduced_vulnerability_outlasts_plain_triggers_at_a_high_rate() -> None:
-    """APP, table 1: fine-tuning leaves 97 % against 57 %. Digits, 2 epochs at .2: measured 41 against 2 of 50. At the suite's .05
-    neither loses a trigger, and after 5 epochs at .2 both have lost them all."""
-    recipe = ("attack.recipe.lr=0.2", "attack.report=[1,2]", "attack.recipe.epochs=2")
-    left = [
-        hits(name, [stolen(name, "finetune_high_lr", "open", *recipe)[1]])[0]
-        for name in ("app", "zhang_content")
-    ]
-    assert left[0] >= 25
-    assert left[1] <= 10
+def test_weights_near_a_reduced_vulnerability_still_answer_the_triggers() -> None:
+    """APP's claim about the neighbourhood holds: after the worst step of 5 % per layer 29 of 50 triggers are left, of plain
+    ones 0 (seeds 1, 2: 13 and 13 against 0 and 0). Its claim about fine-tuning, 97 % against 57 % in table 1, does not show on
+    digits: at the suite's rate of .05 neither loses any; at .15, 5 epochs, seeds 0, 1, 2 keep 27, 0, 13 against 34, 46, 14."""
+    left = {name: hits(name, [worst_nearby(name, 0.05)])[0] for name in ("app", "zhang_content")}
+    assert left["app"] >= 10
+    assert left["zhang_content"] <= 3
+    short = ("attack.recipe.epochs=5", "attack.report=[5]")
+    for name in left:
+        assert hits(name, [stolen(name, "finetune_high_lr", "open", *short)[1]])[0] >= 45
+
+
+def worst_nearby(name: str, epsilon: float) -> nn.Module:
+    """The marked model after APP's worst step."""
+    model, key = mine(name).marked, mine(name).key
+    assert isinstance(key, TriggerKey)
+    norms, examples = norms_of(model), key.examples()
+    weights = {n: w for n, w in model.named_parameters() if n.rpartition(".")[0] not in norms}
+    loss = functional.cross_entropy(model(examples.inputs), examples.targets)
+    slopes = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+    delta = worst_step({n: w.detach() for n, w in weights.items()}, slopes, epsilon, "layer")
+    out, state = trial(name).task.fresh(1).eval(), model.state_dict()
+    out.load_state_dict({**state, **{n: state[n] + step for n, step in delta.items()}})
+    return out
+
+
+@pytest.mark.slow
+def test_a_class_is_relearnt_less_than_single_triggers() -> None:
+    """CFW: a class of its own outlasts relearning. A new head and 2 epochs on all layers, digits: measured 19 of 50 against 12 of
+    plain unrelated triggers (20 epochs: 13 against 8; seed 1: 38 against 8). Nobody's models reach 2."""
+    short = ("attack.recipe.epochs=2", "attack.report=[2]")
+    left = {
+        name: hits(name, [stolen(name, "finetune_rtal", "open", *short)[1]])[0]
+        for name in ("cfw", "zhang_unrelated")
+    }
+    assert left["cfw"] >= left["zhang_unrelated"] + 4
 
 
 @pytest.mark.slow
@@ -389,19 +415,13 @@ def test_neither_margin_nor_entanglement_survives_hard_labels_on_digits() -> Non
 
 
 @pytest.mark.slow
-def test_a_rehearsed_thief_copies_the_mark() -> None:
-    """MEA-Defender and T2S: the mark survives extraction. Digits, 288 queries: measured 19 of 50 with labels and 42 with scores,
-    where plain content triggers keep 0 and models of nobody 0. The owner pays: rehearsal .1 costs him 4 points."""
-    _, labels = stolen("mea_defender", "extract", "api_label", "attack.shares=[1.0]")
+def test_a_thief_who_learns_from_scores_copies_a_rehearsed_mark() -> None:
+    """MEA-Defender and T2S: the mark survives extraction. Digits, 288 queries: with scores 42 of 50 (seeds 1, 2: 40 and 42), where
+    plain content triggers keep 0 and nobody's models hit 0. With labels it depends on the seed: 19, 0, 3. Rehearsal .1 gives 30
+    with labels and 46 with scores and costs the owner 4 points of accuracy."""
     _, scores = stolen("mea_defender", "distill", "api_scores", "attack.shares=[1.0]")
-    found = hits("mea_defender", [labels, scores, *clean_models(trial("mea_defender"), 3)])
-    assert found[0] >= 10
-    assert found[1] >= 30
-    assert max(found[2:]) <= 2
+    found, *nobody = hits("mea_defender", [scores, *clean_models(trial("mea_defender"), 5)])
+    assert found >= 30
+    assert max(nobody) <= 5
     _, plain = stolen("zhang_content", "distill", "api_scores", "attack.shares=[1.0]")
     assert hits("zhang_content", [plain])[0] <= 2
-    strong = mine("mea_defender", "watermark.rehearsal=0.1")
-    it = trial("mea_defender")
-    assert accuracy(it, strong.victim) - accuracy(it, strong.marked) > 0.02, (
-        "then a larger default costs nothing"
-    )

@@ -60,8 +60,8 @@ class Rehearsal(Watermark):
     """Weight of 1 - cosine between a trigger's features and the target class's mean in the batch (DeepTracer's coupling,
     MEA-Defender's composite loss)."""
     rehearsal: Annotated[float, Ge(0)] = 0.03
-    """Weight of the rehearsed thief's cross-entropy on the triggers. On digits .03 costs the owner 1.4 points of accuracy, .1 about
-    5: what a thief shall learn from answers must stand in them."""
+    """Weight of the rehearsed thief's cross-entropy on the triggers. On digits .03 costs the owner 1.4 points of accuracy, .1
+    4: what a thief shall learn from answers must stand in them."""
     look_ahead: Annotated[float, Gt(0)] = 0.1
     """Learning rate of the thief's step."""
 
