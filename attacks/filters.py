@@ -4,27 +4,17 @@ Strengths rise with what is lost; 0 would be the identity. Defaults are the S&P 
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .jpeg import jpeg as jpeg_at
+
 
 def jpeg(x: Tensor, strength: float) -> Tensor:
-    """Coded and decoded at quality 100 - strength; channels one by one unless there are three."""
-    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg  # torchvision costs seconds to import
-
-    stored = (x.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    planes = stored if x.shape[1] == 3 else stored.reshape(-1, 1, *x.shape[2:])
-    mode = ImageReadMode.RGB if x.shape[1] == 3 else ImageReadMode.GRAY
-    quality = round(100 - strength)
-    through: list[Tensor] = []
-    for plane in planes:
-        coded: Any = encode_jpeg(plane, quality)
-        decoded: Any = decode_jpeg(coded, mode)
-        through.append(decoded)
-    return (torch.stack(through).reshape(x.shape).to(x.device) / 255).to(x.dtype) if through else x
+    """At quality 100 - strength."""
+    return jpeg_at(x, round(100 - strength))
 
 
 def blur(x: Tensor, strength: float) -> Tensor:

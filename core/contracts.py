@@ -182,15 +182,30 @@ class Watermark(Configured, ABC):
             raise NotApplicable("tracing needs a scheme with an exact null under random keys")
         return [k for k, p in enumerate(log10_p_MK[0].tolist()) if p <= math.log10(fpr / len(keys))]
 
-    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator[tuple[int, Key]]:
+    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator["Forged"]:
         """The best key an accuser finds for a model he did not mark, after so many tries or gradient steps, growing up to
         `tries`. Derived keys leave him nothing but other secrets to try; schemes with chosen keys say how they are forged."""
         yield from fished(self, model, task, secret, tries)
 
+    def claim_key(self, secret: Secret, inputs: Tensor, labels: Tensor, classes: int) -> Key:
+        """The key of an accuser who chose his triggers: inputs (T, ...) in [0, 1] and the labels (T,) he says he embedded, the best
+        first; the scheme takes as many as its keys hold. NotApplicable where triggers or labels are derived from the secret."""
+        raise NotApplicable("the scheme derives its triggers or labels: an accuser cannot choose both")
+
+
+@dataclass(frozen=True)
+class Forged:
+    """A key after so many tries. deposits: how many keys the accuser had to deposit in advance to be able to show this one: as
+    many as he tried where keys are drawn, 1 where he bends one to the model and nothing proves that he did."""
+
+    tries: int
+    key: Key
+    deposits: int = 1
+
 
 def fished(
     scheme: Watermark, model: nn.Module, task: Task, secret: Secret, tries: int
-) -> Iterator[tuple[int, Key]]:
+) -> Iterator[Forged]:
     """Key fishing: the best of 1, 10, 100, ... secrets."""
     best, score, done = None, -math.inf, 0
     for stop in sorted({min(10**i, tries) for i in range(math.ceil(math.log10(max(tries, 1))) + 1)}):
@@ -202,4 +217,4 @@ def fished(
                 best, score = keys[int(found.argmax())], float(found.max())
             done = batch.stop
         assert best is not None
-        yield stop, best
+        yield Forged(stop, best, deposits=stop)

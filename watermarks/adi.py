@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.contracts import Fit, Task, Watermark
+from ..core.errors import NotApplicable
 from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.suspects import Suspects
@@ -52,3 +53,12 @@ class Adi(Watermark):
 
     def score(self, suspects: Suspects, keys: Sequence[TriggerKey]) -> Scores:
         return exact_hits(suspects, keys, self.triggers, "trigger hits")
+
+    def claim_key(self, secret: Secret, inputs: Tensor, labels: Tensor, classes: int) -> TriggerKey:
+        """Of chosen triggers nobody can tell that the labels were drawn, or the pictures made, before the model."""
+        if self.derivation == "derived":
+            return super().claim_key(secret, inputs, labels, classes)
+        if len(inputs) < self.triggers:
+            raise NotApplicable(f"a key holds {self.triggers} triggers, {len(inputs)} are claimed")
+        chosen = slice(0, self.triggers)
+        return TriggerKey(secret, classes, to_grey_levels(inputs[chosen]), labels[chosen].clone())

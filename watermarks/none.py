@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.contracts import Fit, Task, Watermark
 from ..core.key import Key
@@ -32,3 +32,6 @@ class NoWatermark(Watermark):
 
     def score(self, suspects: Suspects, keys: Sequence[Key]) -> Scores:
         return Scores(np.full((len(suspects), len(keys)), np.nan), unit="none")
+
+    def claim_key(self, secret: Secret, inputs: Tensor, labels: Tensor, classes: int) -> Key:
+        return Key(secret)
