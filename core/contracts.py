@@ -161,7 +161,7 @@ class Watermark(Configured, ABC):
         """Of multi-bit schemes: the payload as the suspect shows it; None for zero-bit schemes and unreadable suspects."""
         return None
 
-    def queries(self, key: Any) -> Tensor | None:
+    def verification_inputs(self, key: Any) -> Tensor | None:
         """The inputs (T, ...) in [0, 1] that verification sends to a suspect; None for schemes that send none."""
         tensors: dict[str, Tensor] = key.tensors()
         sent = [t for name, t in sorted(tensors.items()) if name.startswith(("images_", "inputs_"))]
@@ -203,9 +203,7 @@ class Forged:
     deposits: int = 1
 
 
-def fished(
-    scheme: Watermark, model: nn.Module, task: Task, secret: Secret, tries: int
-) -> Iterator[Forged]:
+def fished(scheme: Watermark, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator[Forged]:
     """Key fishing: the best of 1, 10, 100, ... secrets."""
     best, score, done = None, -math.inf, 0
     for stop in sorted({min(10**i, tries) for i in range(math.ceil(math.log10(max(tries, 1))) + 1)}):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .scores import Scores
-from .statistics import Floats, randomisation_log10_p, rate_lower_bound
+from .statistics import Floats, best_of_log10_p, randomisation_log10_p, rate_lower_bound
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ def weigh(
     null_models: Sequence[float],
     valid: Collection[str],
     fpr: float,
+    deposits: int = 1,
 ) -> Evidence:
-    """Evidence of key column `key` on suspect `row`. `null_models`: extremities of this key on independent models.
+    """Evidence of key column `key` on suspect `row`. `null_models`: extremities of this key on independent models. `deposits`: of
+    so many keys this is the best one, and p is that of the best (Sidak).
 
     The exact tail decides where the scheme has one, else the first of the scheme's own valid nulls."""
     extremity_MK = scores.extremity_MK
@@ -60,6 +62,7 @@ def weigh(
         if len(null) and name in valid:
             results[name] = _against(null, found)
     source, log10_p = _deciding(scores, row, key, results)
+    log10_p = float(best_of_log10_p(log10_p, deposits)) if deposits > 1 else log10_p
     return Evidence(
         statistic=_finite(scores.statistic_MK[row, key]),
         unit=scores.unit,

@@ -54,6 +54,8 @@ class Surrogate:
     cost: Cost | None = None
     claim: Key | None = None
     """Of attacks that claim: the key the accuser presents against models he did not mark."""
+    deposits: int = 1
+    """The keys he had to deposit to be able to present that one; evidence counts them."""
     members: tuple[int, ...] = ()
     """Of collusions: the buyers whose copies went into the model."""
 

@@ -100,7 +100,7 @@ def left_out(features_P2F: Floats) -> tuple[float, Floats]:
 def of_queries(trial: Trial) -> Iterator[Found]:
     """A stream of the owner's queries and as many test inputs, as the marked model's thief would see it."""
     mine = owner(trial, "owner")
-    queries = trial.watermark.queries(mine.key)
+    queries = trial.watermark.verification_inputs(mine.key)
     if queries is None:
         return
     generator = torch.Generator().manual_seed(seed_for(trial.seed, "stream"))

@@ -60,9 +60,9 @@ class Matrix:
             fpr=trial.settings.verification.fpr,
         )
 
-    def weigh(self, row: int, key: int = 0) -> Evidence:
+    def weigh(self, row: int, key: int = 0, deposits: int = 1) -> Evidence:
         null_M = self.scores.extremity_MK[self.nulls, key].tolist()
-        return weigh(self.scores, row, key, self.randoms, null_M, self.valid, self.fpr)
+        return weigh(self.scores, row, key, self.randoms, null_M, self.valid, self.fpr, deposits)
 
     def summary(self) -> dict[str, Any]:
         """The null scores themselves: the owner's key on each null model, each random key on the marked model."""
@@ -79,10 +79,10 @@ class Matrix:
         p = self.scores.log10_p_MK[self.nulls, list(self.randoms)]
         return {"cells": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
 
-    def claimed(self, key: int) -> dict[str, int] | None:
+    def claimed(self, key: int) -> dict[str, int | None]:
         """How many models of nobody an accuser's key claims by the exact tail; None without one."""
         if self.scores.log10_p_MK is None:
-            return None
+            return {"models": len(self.scores.statistic_MK[self.nulls]), "claims": None}
         p = self.scores.log10_p_MK[self.nulls, key]
         return {"models": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
 

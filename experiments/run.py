@@ -108,7 +108,8 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
     test = trial.task.test
     own, theirs = Suspects([mine.marked, surrogate.model], trial.hardware.device).labels(test.inputs)
     claim = matrix.claims.get(number)
-    found = matrix.weigh(Matrix.FIRST + number) if claim is None else matrix.weigh(Matrix.MARKED, claim)
+    row = Matrix.FIRST + number if claim is None else Matrix.MARKED
+    found = matrix.weigh(row, claim or 0, surrogate.deposits)
     return {
         "strength": surrogate.strength,
         "accuracy": float((theirs == test.targets).double().mean()),
@@ -116,7 +117,7 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
         **asdict(found),
         "cost": asdict(surrogate.cost),
         "message": None if claim is not None else message(trial, surrogate.model, mine.key),
-        "claimed": None if claim is None else matrix.claimed(claim),
+        "claimed": None if claim is None else {"deposits": surrogate.deposits, **matrix.claimed(claim)},
         "tracing": tracing(trial, mine, surrogate) if surrogate.members else None,
     }
 

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.contracts import Fit, Task, Watermark, fished
+from ..core.contracts import Fit, Forged, Task, Watermark, fished
 from ..core.errors import NotApplicable
 from ..core.key import Key, expect_length
 from ..core.payload import Message, decoded, encoded
@@ -166,7 +166,7 @@ class Uchida(Watermark):
         bits_B = (mean_filter(weight).double() @ key.matrix().double() > 0).to(torch.uint8)
         return decoded(bits_B, self.payload, key.secret, "uchida/bits")
 
-    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator[tuple[int, Key]]:
+    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator[Forged]:
         """A chosen matrix is bent to the model: gradient descent on the scheme's own loss, in X, the weights frozen."""
         if self.derivation == "derived":
             yield from fished(self, model, task, secret, tries)
@@ -180,4 +180,4 @@ class Uchida(Watermark):
             bit_loss(weights_J, matrix_JB, key.bits_B).backward()
             optimizer.step()
             if step == tries or step in (1, 10, 100, 1000):
-                yield step, replace(key, matrix_JB=matrix_JB.detach().clone())
+                yield Forged(step, replace(key, matrix_JB=matrix_JB.detach().clone()))
