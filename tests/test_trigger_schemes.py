@@ -266,9 +266,13 @@ def test_bad_settings_are_explained() -> None:
     with pytest.raises(ConfigError, match=r"both class 3; set watermark\.target"):
         Zhang(source=3, target=3).keygen(task, SECRET)
     with pytest.raises(
-        ConfigError, match=r"pictures of class 3, the scheme is set to 500; set watermark\.trig"
+        ConfigError, match=r"pictures outside class \d, .* 5000 triggers; set watermark\.trig"
     ):
-        Zhang(triggers=500, source=3).keygen(task, SECRET)
+        Zhang(triggers=5000).keygen(task, SECRET)
+    with pytest.raises(ConfigError, match=r"both class 3; set watermark\.target"):
+        Sew(source=3, target=3).keygen(task, SECRET)
+    with pytest.raises(ConfigError, match=r"no picture of class 0 to splice"):
+        Rehearsal().pictures(task.owner.take(task.owner.targets > 0), SECRET, 0, 0)
     with pytest.raises(
         ConfigError, match=r"1149 queries are held out of 1150 examples; set watermark\.triggers"
     ):
@@ -282,7 +286,21 @@ def test_bad_settings_are_explained() -> None:
     with pytest.raises(ValueError, match="pass the trained model"):
         Ewe().keygen(task, SECRET)
     assert drawn_class(SECRET, "x", 10, None, None) in range(10)
-    assert len(own_pictures(task.owner, SECRET, "x", 5, 2)) == 5
+
+
+def test_a_class_with_few_pictures_is_filled_up_from_the_others() -> None:
+    """As a thief who overwrites has them: a fifth of the owner's."""
+    task = trial("zhang_content").task
+    index = own_pictures(task.attacker, SECRET, "x", 60, 2, 7)
+    labels = task.attacker.targets[index]
+    owned = int((task.attacker.targets == 2).sum())
+    assert owned < 60
+    assert labels[:owned].unique().tolist() == [2]
+    assert not set(labels[owned:].tolist()) & {2, 7}
+    assert len(index.unique()) == 60
+    thief = Rehearsal(triggers=60)
+    parts = [thief.pictures(task.attacker, SECRET, c, place) for place, c in enumerate((2, 3))]
+    assert len({image.numpy().tobytes() for image in spliced(parts)}) == 60
 
 
 def test_a_network_with_few_layers_cannot_be_entangled_in_many() -> None:

@@ -141,10 +141,12 @@ class Ewe(TargetMark):
         )
 
     def mixture(self, key: TriggerKey, task: Task) -> Examples:
-        """The target class, and the triggers repeated to as many, which carry the label C to tell them apart."""
+        """The target class and the triggers, the smaller set repeated; the triggers carry the label C to tell them apart."""
         wanted = task.owner.take((task.owner.targets == key.labels_T[0]).nonzero()[:, 0])
-        triggers = key.examples().take(torch.arange(len(wanted)) % self.triggers)
-        return wanted.join(Examples(triggers.inputs, torch.full_like(wanted.targets, task.classes)))
+        round_N = torch.arange(max(len(wanted), self.triggers))
+        wanted = wanted.take(round_N % len(wanted))
+        triggers = key.examples().inputs[round_N % self.triggers]
+        return wanted.join(Examples(triggers, torch.full_like(wanted.targets, task.classes)))
 
     def entanglement(self, inside: list[Tensor], is_trigger_N: Tensor, heat_L: Tensor) -> Tensor:
         """The layers' SNNL, summed."""

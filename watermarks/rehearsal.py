@@ -17,13 +17,13 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ..core.contracts import Fit, Task, Watermark
-from ..core.errors import NotApplicable
+from ..core.errors import ConfigError, NotApplicable
+from ..core.examples import Examples
 from ..core.scores import Scores
 from ..core.secret import Secret, seed_for
 from ..core.suspects import Suspects
 from .features import with_features
 from .norms import evaluating, norms_of
-from .target import own_pictures
 from .trigger import TriggerKey, plain_hits, to_grey_levels
 
 PARTS = {"halves": 2, "quarters": 4}
@@ -76,12 +76,19 @@ class Rehearsal(Watermark):
         self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
     ) -> TriggerKey:
         *sources, target = self.classes(secret, task.classes)
-        index = [
-            own_pictures(task.owner, secret, f"rehearsal/{source}", self.triggers, source)
-            for source in sources
-        ]
-        images_T = to_grey_levels(spliced([task.owner.inputs[i] for i in index]))
+        parts = [self.pictures(task.owner, secret, source, place) for place, source in enumerate(sources)]
+        images_T = to_grey_levels(spliced(parts))
         return TriggerKey(secret, task.classes, images_T, torch.full((self.triggers,), target))
+
+    def pictures(self, data: Examples, secret: Secret, source: int, place: int) -> Tensor:
+        """(T, C, H, W) of one class in the secret's order. When it has fewer, they come again, moved on by `place` each round, so
+        that no two triggers are spliced from the same pictures before n^2. ConfigError for a class without pictures."""
+        found = (data.targets == source).nonzero()[:, 0]
+        if not len(found):
+            raise ConfigError(f"the owner has no picture of class {source} to splice; raise task.limit")
+        turn_T = torch.arange(self.triggers) // len(found)
+        pick_T = (torch.arange(self.triggers) + place * turn_T) % len(found)
+        return data.inputs[found[secret.order(f"rehearsal/{source}", len(found))[pick_T]]]
 
     def embed(self, model: nn.Module, key: TriggerKey, task: Task, fit: Fit) -> nn.Module:
         """From scratch; the surrogate, of the same architecture and another initialisation, is trained along."""

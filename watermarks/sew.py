@@ -72,16 +72,15 @@ class Sew(TargetMark):
         return out
 
     def target_of(self, secret: Secret, classes: int) -> int:
-        return drawn_class(secret, "target/target", classes, self.target)
+        return drawn_class(secret, "target/target", classes, self.target, self.source)
 
     def keygen(
         self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
     ) -> TriggerKey:
-        """The patch on pictures of every class but the target, or of class `source` alone."""
+        """The patch on pictures of every class but the target, or of class `source` first."""
         target = self.target_of(secret, task.classes)
-        others = task.owner.take((task.owner.targets != target).nonzero()[:, 0])
-        index = own_pictures(others, secret, "sew/pictures", self.triggers, self.source)
-        images_T = to_grey_levels(self.stamped(others.inputs[index], secret))
+        index = own_pictures(task.owner, secret, "sew/pictures", self.triggers, self.source, target)
+        images_T = to_grey_levels(self.stamped(task.owner.inputs[index], secret))
         return TriggerKey(secret, task.classes, images_T, torch.full((self.triggers,), target))
 
     def embed(self, model: nn.Module, key: TriggerKey, task: Task, fit: Fit) -> nn.Module:

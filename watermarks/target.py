@@ -40,17 +40,23 @@ def drawn_class(
     return chosen
 
 
-def own_pictures(data: Examples, secret: Secret, purpose: str, count: int, source: int | None) -> Tensor:
-    """Indices (count,) of the owner's pictures of class `source`, or of all classes, in the secret's order. ConfigError when
-    there are fewer."""
-    everything = torch.arange(len(data)) if source is None else (data.targets == source).nonzero()[:, 0]
-    if len(everything) < count:
-        kind = "pictures" if source is None else f"pictures of class {source}"
+def own_pictures(
+    data: Examples, secret: Secret, purpose: str, count: int, source: int | None, target: int
+) -> Tensor:
+    """Indices (count,) of pictures in the secret's order: of class `source` and, when it has too few, of the others but the target;
+    None: of all but the target. ConfigError when there are fewer."""
+    allowed_N = data.targets != target
+    wanted_N = allowed_N if source is None else allowed_N & (data.targets == source)
+    first, rest = wanted_N.nonzero()[:, 0], (allowed_N & ~wanted_N).nonzero()[:, 0]
+    index = first[secret.order(purpose, len(first))]
+    if len(index) < count:
+        index = torch.cat((index, rest[secret.order(f"{purpose}/rest", len(rest))]))
+    if len(index) < count:
         raise ConfigError(
-            f"the owner has {len(everything)} {kind}, the scheme is set to {count}; "
-            f"set watermark.triggers={len(everything)} or fewer"
+            f"the owner has {len(index)} pictures outside class {target}, the scheme is set to {count} triggers; "
+            f"set watermark.triggers={len(index)} or fewer"
         )
-    return everything[secret.order(purpose, len(everything))[:count]]
+    return index[:count]
 
 
 def patched(inputs: Tensor, secret: Secret, purpose: str, share: float) -> Tensor:
@@ -111,7 +117,7 @@ class TargetMark(Watermark):
             gallery = unrelated(task, 4 * self.triggers)  # of which the secret picks a quarter
             images_T = gallery[secret.order("target/pictures", len(gallery))[: self.triggers]]
         else:
-            index = own_pictures(task.owner, secret, "target/pictures", self.triggers, source)
+            index = own_pictures(task.owner, secret, "target/pictures", self.triggers, source, target)
             images_T = to_grey_levels(self.marked(task.owner.inputs[index], secret))
         return TriggerKey(secret, task.classes, images_T, torch.full((self.triggers,), target))
 
