@@ -101,9 +101,8 @@ def matches_of_drawn(weights_MJ: Tensor, keys: Sequence[ProjectionKey]) -> Tenso
 
 def bit_loss(mean_filter_J: Tensor, matrix_JB: Tensor, bits_B: Tensor) -> Tensor:
     """Binary cross-entropy of sigmoid(w X) against the bits, *summed* over them as in the official code."""
-    return functional.binary_cross_entropy_with_logits(
-        mean_filter_J @ matrix_JB, bits_B.float(), reduction="sum"
-    )
+    logits_B = mean_filter_J @ matrix_JB
+    return functional.binary_cross_entropy_with_logits(logits_B, bits_B.to(logits_B.dtype), reduction="sum")
 
 
 @dataclass(frozen=True)
