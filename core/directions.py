@@ -18,7 +18,7 @@ def cosine_log10_p(cosine: ArrayLike, dimensions: int) -> Floats:
     c = np.asarray(cosine, dtype=np.float64)
     if dimensions < 2 or not (np.abs(c) <= 1 + 1e-9).all():
         raise ValueError(
-            f"expected cosines in [-1, 1] and 2 dimensions or more, got {cosine} and {dimensions}"
+            f"expected cosines in [-1, 1] and 2 dimensions or more, got {np.abs(c).max()} and {dimensions}"
         )
     c = np.clip(c, -1, 1)
     a, x = (dimensions - 1) / 2, 1 - c**2

@@ -31,7 +31,6 @@ from ..kernels.row_labels import row_labels
 from .adversarial_keys import frozen
 from .trigger import to_grey_levels
 
-
 BATCH = 256
 
 

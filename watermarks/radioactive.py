@@ -49,15 +49,18 @@ class CarrierKey(Key):
         return functional.normalize(drawn.double().reshape(self.classes, size), dim=1)
 
 
-def mean_gradients(model: nn.Module, inputs: Tensor, classes: int) -> Tensor:
-    """(C, D) float64: the mean over inputs of each class logit's gradient, less the mean over classes."""
+def mean_gradients(model: nn.Module, inputs: Tensor, classes: int) -> Tensor | None:
+    """(C, D) float64: the mean over inputs of each class logit's gradient, less the mean over classes. None for a model of another
+    number of classes, and where a gradient is not finite."""
     network, rows = frozen(model), []
+    if network(inputs[:1]).shape[1] != classes:
+        return None
     for c in range(classes):
         probed = inputs.clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(network(probed)[:, c].sum(), probed)
         rows.append(gradient.double().mean(0).flatten())
     gradient_CD = torch.stack(rows)
-    return gradient_CD - gradient_CD.mean(0)
+    return gradient_CD - gradient_CD.mean(0) if gradient_CD.isfinite().all() else None
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Radioactive(Watermark):
         return fit(task.fresh(None), self.marked(key, task.owner), label="marked")
 
     def score(self, suspects: Suspects, keys: Sequence[CarrierKey]) -> Scores:
-        """The mean cosine over classes; nan for a suspect with other inputs or classes."""
+        """The mean cosine over classes; nan for a suspect with other classes."""
         shape = (len(suspects), len(keys))
         statistic_MK, log10_p_MK = np.full(shape, np.nan), np.zeros(shape)
         groups: dict[bytes, list[int]] = {}
@@ -109,6 +112,8 @@ class Radioactive(Watermark):
             probes = keys[columns[0]].probes_N.float() / 255
             for m, model in enumerate(suspects.models):
                 gradient_CD = mean_gradients(model, probes, keys[columns[0]].classes)
+                if gradient_CD is None:
+                    continue
                 for k in columns:
                     cosine_C = functional.cosine_similarity(gradient_CD, keys[k].carriers(), dim=1).numpy()
                     statistic_MK[m, k] = cosine_C.mean()
