@@ -8,6 +8,7 @@ works without clean data on five schemes; here the thief's data marks what is ne
 inversion happen outside the trainer and are not counted.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -69,10 +70,11 @@ class Dehydra(Attack):
 
     def proxies(self, model: nn.Module, adversary: Adversary) -> Examples:
         """Near recovered inputs under their class, far ones under the least likely class."""
+        still = copy.deepcopy(model).requires_grad_(False)  # no gradients but the inputs' own
         generator, classes = drawing(adversary, "inversion"), range(adversary.classes)
         shape = (self.samples, *adversary.data.inputs.shape[1:])
         starts = [torch.rand(shape, generator=generator) for _ in classes]
-        found = [recovered(model, starts[label], label, self.steps, self.rate) for label in classes]
+        found = [recovered(still, starts[label], label, self.steps, self.rate) for label in classes]
         away = [self.distances(model, found[label], adversary.data, label) for label in classes]
         parts = []
         for label in targets_of(torch.stack([distance.mean() for distance in away])):

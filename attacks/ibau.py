@@ -15,6 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core.contracts import Recipe
 from ..core.theft import Access, Adversary, Attack, Surrogate
@@ -51,7 +52,8 @@ class Ibau(Attack):
 
     def loss(self, live: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Its gradient by the parameters is the hypergradient; its value has no meaning."""
-        with evaluating(live):
+        # Fused attention has no second derivative.
+        with evaluating(live), sdpa_kernel(SDPBackend.MATH):
             delta = self.ascended(live, inputs, targets)
             moved = delta + self.rate * self.slope(live, delta, inputs, targets, graph=True)
             outer = functional.cross_entropy(live((inputs + delta).clamp(0, 1)), targets) / 2

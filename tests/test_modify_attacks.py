@@ -452,6 +452,13 @@ def test_the_hypergradient_is_the_total_derivative() -> None:
         assert float(gradient[i, j]) == pytest.approx((reached[0] - reached[1]) / 2e-5, abs=1e-7)
 
 
+def test_the_hypergradient_passes_through_attention() -> None:
+    model = VitTiny().build(SHAPE, CLASSES, 1)
+    Ibau(recipe=SHORT, steps=1, terms=1).loss(model, pictures(4), torch.arange(4)).backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
+
+
 def test_the_universal_perturbation_fills_its_ball_and_raises_the_loss() -> None:
     attack, inputs = Ibau(recipe=SHORT), pictures(32)
     targets = small()(inputs).argmax(-1)
