@@ -129,7 +129,7 @@ def test_the_null_of_the_cosine_is_exact_over_random_keys() -> None:
     weights = torch.rand(64, 16, 3, 3, generator=torch.Generator().manual_seed(0)) ** 3 + 1
     model = nn.Sequential(nn.Conv2d(16, 64, 3, bias=False))
     with torch.no_grad():
-        model[0].weight.copy_(weights)
+        model.get_parameter("0.weight").copy_(weights)
     keys = [BuyerKey(Secret.simulated(5, k), "0", 144, k % LENGTH) for k in range(1000)]
     log10_p = DeepMarks("0").score(Suspects([model]), keys).log10_p_MK
     assert log10_p is not None

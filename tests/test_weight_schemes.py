@@ -201,12 +201,6 @@ def trial_mlp() -> Task:
     return build("watermark=uchida", "model=mlp", "trainer.progress=false").task
 
 
-def p_values(scheme: Watermark, model: nn.Module, keys: list[Key]) -> np.ndarray:
-    log10_p = scheme.score(Suspects([model]), keys).log10_p_MK
-    assert log10_p is not None
-    return 10 ** log10_p[0]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_hits_of_random_keys_on_a_marked_model_are_binomial(name: str) -> None:
