@@ -1,5 +1,5 @@
-"""Overwriting: the thief embeds a mark of the same scheme with a key of his own (Uchida et al. 2017, section 4.3, and every
-scheme since). The record judges the true owner's key; the thief's key finds his own model by construction.
+"""Overwriting: the thief embeds a mark of the same scheme with a key of his own (Wang & Kerschbaum,
+ICASSP 2019, against Uchida et al.). The record judges the true owner's key; the thief's key finds his own model by construction.
 
 The scheme trains on from the stolen model by its ordinary embedding, its strength multiplied by a grid. A scheme without a
 `strength` is embedded once, as it stands; one that embeds nothing leaves further training alone.
@@ -33,7 +33,7 @@ class Overwrite(Attack):
     data = "labelled"
     axis = "strength multiplier"
     scheme_known = True
-    paper = "Uchida et al., ICMR 2017, arXiv:1701.04082, section 4.3"
+    paper = "Wang & Kerschbaum, ICASSP 2019"
 
     recipe: Recipe
     """Of the thief's embedding."""

@@ -1,4 +1,4 @@
-"""Transfer learning: another head, another task, then back (Uchida et al. 2017, section 4.2; Adi et al. 2018, section 5.5).
+"""Transfer learning: another head, another task, then back (Uchida et al., ICMR 2017; Adi et al., USENIX Security 2018).
 
 There is one data set, so the other task is the thief's inputs under coarse labels: the classes in random groups. The body is
 fine-tuned on them under a new head; then a new head for the original classes is trained on the still body, so that accuracy and
@@ -40,7 +40,7 @@ class Transfer(Attack):
     needs = "weights"
     data = "labelled"
     axis = "transfer epochs"
-    paper = "Uchida et al., ICMR 2017, arXiv:1701.04082, section 4.2"
+    paper = "Uchida et al., ICMR 2017, arXiv:1701.04082"
 
     recipe: Recipe
     """Of the body and the other head."""

@@ -1,7 +1,7 @@
 """Gaussian noise on every convolution and linear layer, relative to its own spread: no data, no training.
 
-theta_l + N(0, (s std_l)^2), the parameter-noise baseline of the S&P 2022 study (Lukas et al., arXiv:2108.04974). One draw,
-scaled: the trajectory is a ray.
+theta_l + N(0, (s std_l)^2), the plain baseline of every attack on weights; no paper claims it. One draw, scaled: the trajectory
+is a ray.
 """
 
 import copy
@@ -32,7 +32,7 @@ class WeightNoise(Attack):
     needs = "weights"
     data = "none"
     axis = "noise to weights"
-    paper = "Lukas et al., S&P 2022, arXiv:2108.04974"
+    paper = "none"
 
     scales: tuple[Annotated[float, Gt(0)], ...] = (0.05, 0.1, 0.2, 0.5)
     """Standard deviations of the noise, in those of each layer."""
