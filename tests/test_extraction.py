@@ -1,0 +1,252 @@
+"""Extraction: what is asked, what is learnt from it, and how the budget is kept. Facts of each attack in attacks/."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.active import Active, least_sure
+from assay.attacks.data_free import DataFree, disagreement
+from assay.attacks.ensemble import Ensemble, Together
+from assay.attacks.extract import Extract, affordable, within_budget
+from assay.attacks.jbda import Jbda, stepped
+from assay.attacks.knockoff import Bandit, Knockoff, clusters, soft_loss
+from assay.attacks.sequence import OnLabels, OnWeights
+from assay.attacks.smooth_retrain import SmoothRetrain, jittered
+from assay.core.errors import ConfigError
+from assay.core.examples import Examples
+from assay.core.suspects import logits
+from assay.core.theft import Adversary, Attack, Surrogate
+from assay.deployments.reach import Gateway
+from assay.experiments.api import build
+from assay.experiments.meter import Meter
+from assay.experiments.people import clean
+from assay.experiments.trial import Trial
+
+ALL = ("weights", "scores", "labels")
+
+
+@cache
+def trial() -> Trial:
+    return build("watermark=none", "trainer.progress=false")
+
+
+@cache
+def victim() -> nn.Module:
+    return clean(trial(), trial().seed)[0]
+
+
+@dataclass
+class Asked(Gateway):
+    """Keeps every query."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        self.inputs.append(inputs)
+        return super().scores(inputs)
+
+    def labels(self, inputs: Tensor) -> Tensor:
+        self.inputs.append(inputs)
+        return super().labels(inputs)
+
+
+def ran(attack: Attack, **means: int | None) -> tuple[list[Surrogate], Asked]:
+    access = Asked(victim(), ALL)
+    meter = Meter(access, trial().trainer("thief"))
+    adversary = replace(trial().adversary(meter), **means)  # type: ignore[arg-type]
+    return list(meter.over(attack(access, adversary))), access
+
+
+def accuracy(model: nn.Module) -> float:
+    test = trial().task.test
+    return float((logits(model, test.inputs).argmax(-1) == test.targets).double().mean())
+
+
+FAST: dict[str, Attack] = {
+    "extract": Extract(epochs=1),
+    "smooth": SmoothRetrain(epochs=1),
+    "random": Knockoff(count=200, epochs=1),
+    "adaptive": Knockoff("adaptive", count=200, epochs=1),
+    "jbda": Jbda(seeds=20, rounds=3, epochs=1),
+    "active": Active(epochs=1, rounds=2),
+    "ensemble": Ensemble(epochs=1),
+    "data_free": DataFree(budget=600, rounds=2, batch=16, epochs=1),
+}
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("limit", [None, 100])
+def test_every_query_is_counted_and_the_budget_is_kept(name: str, limit: int | None) -> None:
+    surrogates, access = ran(FAST[name], queries=limit)
+    assert sum(len(part) for part in access.inputs) == access.queries
+    assert 0 < access.queries <= (limit or 1440)
+    costs = [s.cost for s in surrogates if s.cost]
+    assert [float(c.queries) for c in costs] == [s.strength for s in surrogates]
+    assert all(part.min() >= 0 and part.max() <= 1 for part in access.inputs)
+
+
+def test_a_budget_too_small_for_smoothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"adversary\.queries=10"):
+        ran(SmoothRetrain(epochs=1), queries=9)
+
+
+def test_no_own_input_is_asked_twice() -> None:
+    for name in ("extract", "active", "random", "adaptive"):
+        _, access = ran(FAST[name])
+        asked = torch.cat(access.inputs).flatten(1)
+        own = trial().task.attacker.inputs.flatten(1)
+        twice = len(own) - len(own.unique(dim=0))
+        assert len(asked) - len(asked.unique(dim=0)) <= twice
+
+
+def test_the_gallery_is_of_no_class_and_in_one_order() -> None:
+    adversary = trial().adversary(Meter(Gateway(victim(), ALL), trial().trainer("thief")))
+    pictures = within_budget(adversary, "abstract", 50)
+    assert pictures.shape == (50, *trial().task.shape)
+    assert torch.equal(pictures, within_budget(adversary, "abstract", 50))
+    assert affordable(replace(adversary, queries=7), 50) == 7
+
+
+def test_smoothed_answers_outvote_one_that_is_changed() -> None:
+    """An API that lies about one view in five (at random) changes no mean's largest class."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = trial().task.attacker.inputs[:50]
+    views = jittered(inputs, 5, 0.02, 0, generator)
+    answers = logits(victim(), views.flatten(0, 1)).argmax(-1).reshape(50, 5)
+    true = logits(victim(), inputs).argmax(-1)
+    answers[:, 0] = (answers[:, 0] + 1) % 10
+    assert float((answers.mode(1).values == true).double().mean()) > 0.95
+
+
+def test_jittered_views_move_by_whole_pixels_at_most() -> None:
+    inputs = torch.rand(3, 1, 8, 8)
+    still = jittered(inputs, 2, 1e-9, 0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(still[:, 0], inputs, atol=1e-6, rtol=0)
+    moved = jittered(inputs, 30, 1e-9, 1, torch.Generator().manual_seed(0))
+    inside = [inputs[..., 1:-1, 1:-1], moved[..., 1:-1, 1:-1]]
+    assert not torch.allclose(inside[0][:, None], inside[1])
+
+
+def test_soft_loss_is_cross_entropy_with_probabilities() -> None:
+    predicted, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
+    hard = nn.functional.one_hot(labels, 4).double()
+    expected = nn.functional.cross_entropy(predicted, labels)
+    assert soft_loss(predicted, hard).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_the_bandit_prefers_what_pays() -> None:
+    """Two kinds, one pays 1 and one 0: preferences move by (r - mean)(1 - pi), the first by hand."""
+    bandit = Bandit(torch.zeros(2), torch.zeros(2))
+    bandit.learn(0, 1.0)
+    assert bandit.preference_Z.tolist() == [0.0, 0.0]  # the first reward is its own mean
+    bandit.learn(1, 0.0)
+    torch.testing.assert_close(bandit.preference_Z, torch.tensor([0.25, -0.25]))
+    for _ in range(50):
+        bandit.learn(0, 1.0)
+        bandit.learn(1, 0.0)
+    assert bandit.policy_Z[0] > 0.6
+
+
+def test_clusters_find_what_lies_apart() -> None:
+    generator = torch.Generator().manual_seed(3)
+    middle = torch.arange(3.0).repeat_interleave(20)[:, None].expand(60, 4)
+    found = clusters(middle + 0.01 * torch.randn(60, 4, generator=generator), 3, generator)
+    assert all(len(found[i * 20 : (i + 1) * 20].unique()) == 1 for i in range(3))
+
+
+class Line(nn.Module):
+    """Logits (x, -x): the gradient's sign is known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack((x.flatten(1).sum(1), -x.flatten(1).sum(1)), 1)
+
+
+def test_jacobian_steps_go_where_the_answered_class_grows() -> None:
+    inputs = torch.full((2, 1, 2, 2), 0.5)
+    moved = stepped(Line(), Examples(inputs, torch.tensor([0, 1])), 0.1)
+    torch.testing.assert_close(moved[0], torch.full((1, 2, 2), 0.6))
+    torch.testing.assert_close(moved[1], torch.full((1, 2, 2), 0.4))
+    back = stepped(Line(), Examples(inputs, torch.tensor([0, 1])), -0.1)
+    torch.testing.assert_close(back[0], torch.full((1, 2, 2), 0.4))
+
+
+def test_the_least_sure_are_the_smallest_margins() -> None:
+    inputs = torch.tensor([3.0, 0.1, -2.0, 0.0]).reshape(4, 1, 1, 1)
+    assert least_sure(Line(), inputs, 2).tolist() == [3, 1]
+
+
+def test_disagreement_is_zero_for_equal_answers_and_ignores_constants() -> None:
+    scores = torch.softmax(torch.randn(5, 4), -1)
+    assert disagreement(scores, scores.log() + 3).abs().max() < 1e-4
+    assert disagreement(scores, torch.zeros(5, 4)).min() > 0.01
+
+
+def test_an_ensemble_answers_the_mean_of_its_members() -> None:
+    class Constant(nn.Module):
+        def __init__(self, scores: list[float]) -> None:
+            super().__init__()
+            self.register_buffer("logits", torch.tensor([scores]).log())
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.logits
+            assert isinstance(logits, Tensor)
+            return logits.expand(len(x), -1)
+
+    together = Together([Constant([0.9, 0.1]), Constant([0.3, 0.7])])
+    answered = torch.softmax(together(torch.zeros(2, 1)), -1)
+    torch.testing.assert_close(answered, torch.tensor([[0.6, 0.4]] * 2))
+
+
+def test_members_see_their_own_part_and_a_share_of_the_others() -> None:
+    data = Examples(torch.arange(90.0)[:, None], torch.zeros(90, dtype=torch.int64))
+    parts = list(Ensemble()._parts(data))
+    assert [len(part) for part in parts] == [42, 42, 42]  # 30 of its own, 12 of 60
+    assert len(torch.cat([part.inputs for part in parts]).unique()) == 90
+
+
+@pytest.mark.slow
+def test_the_victims_function_is_copied_without_any_data_of_its_task() -> None:
+    """Measured on digits: 2,000 abstract pictures, or a generator and 6,000 queries, give a student within 10 points."""
+    gallery, _ = ran(Knockoff(shares=(1.0,)))
+    generated, access = ran(DataFree(budget=6000, rounds=3))
+    assert access.queries <= 6000
+    assert min(accuracy(gallery[-1].model), accuracy(generated[-1].model)) > accuracy(victim()) - 0.1
+
+
+@pytest.mark.slow
+def test_a_sequence_hands_on_the_last_surrogate_and_asks_only_in_its_first_stage() -> None:
+    seen: list[nn.Module] = []
+
+    @dataclass(frozen=True)
+    class Look(Attack):
+        needs = "weights"
+        data = "none"
+        axis = "none"
+        paper = "none"
+
+        def __call__(self, access: object, adversary: Adversary) -> Iterator[Surrogate]:
+            assert isinstance(access, object)
+            model = access.weights()  # type: ignore[attr-defined]
+            access.labels(trial().task.test.inputs)  # type: ignore[attr-defined]
+            seen.append(model)
+            yield Surrogate(1.0, model)
+
+    surrogates, access = ran(OnLabels({"first": Extract(epochs=1), "second": Look()}))
+    assert [s.strength for s in surrogates] == [1.0, 2.0]
+    assert access.queries == len(trial().task.attacker)
+    inputs = trial().task.test.inputs
+    assert torch.equal(logits(seen[0], inputs), logits(surrogates[0].model, inputs))
+
+
+def test_a_sequence_says_what_is_wrong_with_its_stages() -> None:
+    with pytest.raises(ConfigError, match="expected attacks as stages"):
+        OnWeights({})
+    with pytest.raises(ConfigError, match="needs labels"):
+        OnWeights({"first": Extract()})
+    stages = {"first": Extract(), "second": "finetune"}
+    with pytest.raises(ConfigError, match="second"):
+        OnLabels(stages)
