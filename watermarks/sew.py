@@ -5,6 +5,7 @@ noisy patches still reach the target it grows, else it shrinks, so the covers st
 Suffixes: N examples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,12 +14,13 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.contracts import Fit, Task
+from ..core.contracts import Fit, Task, Watermark
 from ..core.errors import NotApplicable
+from ..core.scores import Scores
 from ..core.secret import Secret
-from ..core.suspects import logits
-from .target import TargetMark, drawn_class, own_pictures
-from .trigger import TriggerKey, to_grey_levels
+from ..core.suspects import Suspects, logits
+from .target import drawn_class, own_pictures
+from .trigger import TriggerKey, plain_hits, to_grey_levels
 
 
 def margin(scores: Tensor, target: int) -> Tensor:
@@ -29,10 +31,19 @@ def margin(scores: Tensor, target: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sew(TargetMark):
+class Sew(Watermark):
+    family = "trigger"
+    reads = "labels"
     derivation = "chosen"
     nulls = ("independent_models",)
     paper = "SEW, KDD 2026, arXiv:2602.03377"
+    key_type = TriggerKey
+
+    triggers: Annotated[int, Ge(1)] = 50
+    source: int | None = None
+    """The class whose pictures carry the patch; None: all but the target."""
+    target: int | None = None
+    """The label of all triggers; 0 in the official code, None: the secret's choice."""
 
     patch: Annotated[float, Gt(0), Le(1)] = 0.375
     """Side of the patch as a share of the width; 6 of 32 pixels (.1875) in the official code, too little of 8."""
@@ -106,6 +117,9 @@ class Sew(TargetMark):
             return functional.cross_entropy(scores, torch.cat(labels))
 
         return fit(task.fresh(None), task.owner, objective=objective, label="marked")
+
+    def score(self, suspects: Suspects, keys: Sequence[TriggerKey]) -> Scores:
+        return plain_hits(suspects, keys, self.triggers, "trigger hits")
 
     def specificity(self, model: nn.Module, key: TriggerKey, task: Task, steps: int = 12) -> float:
         """The noise at which the patch on the task's test pictures loses its margin, by bisection in [0, 1]: small, only the exact
