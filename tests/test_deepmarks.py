@@ -148,6 +148,7 @@ def test_colluders_are_named_and_nobody_else() -> None:
         stolen = averaged([copy_of(b) for b in range(count)])
         assert (stolen(test.inputs).argmax(-1) == test.targets).double().mean() > 0.95
         assert scheme().accuse(stolen, keys, 0.01) == list(range(count))
+    stolen = averaged([copy_of(b) for b in range(COLLUDERS)])
     cosine_K = scheme().score(Suspects([stolen]), keys).statistic_MK[0]
     assert cosine_K[COLLUDERS:].mean() > 0.3
 
