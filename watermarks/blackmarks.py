@@ -42,12 +42,13 @@ def two_groups(points_CD: Tensor) -> Tensor:
     far = torch.cdist(points_CD, points_CD)
     first, second = divmod(int(far.argmax()), len(points_CD))
     centres = points_CD[[first, second]]
+    group_C = torch.cdist(points_CD, centres).argmin(1)
     for _ in range(100):
-        group_C = torch.cdist(points_CD, centres).argmin(1)
         moved = torch.stack([points_CD[group_C == g].mean(0) for g in (0, 1)])
         if torch.equal(moved, centres):
             break
         centres = moved
+        group_C = torch.cdist(points_CD, centres).argmin(1)
     return (group_C ^ group_C[0]).to(torch.uint8)
 
 
