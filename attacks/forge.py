@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from ..core.contracts import fished
+from ..core.errors import NotApplicable
 from ..core.secret import Secret
 from ..core.theft import Access, Adversary, Attack, Surrogate
 
@@ -34,8 +35,12 @@ class Forge(Attack):
         secret = Secret.simulated(adversary.seed, "accuser")
         scheme = adversary.scheme
         if self.how == "scheme":
-            found = scheme.forge(model, task, secret, self.tries)
+            found = scheme.forge(model, task, secret, self.tries, adversary.fit)
         else:
+            if "random_keys" not in scheme.nulls:
+                raise NotApplicable(
+                    "the scheme's keys follow a model: attack=forge makes one, there is nothing to fish for"
+                )
             found = fished(scheme, model, task, secret, self.tries)
         for one in found:
             yield Surrogate(float(one.tries), access.weights(), claim=one.key, deposits=one.deposits)

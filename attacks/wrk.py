@@ -32,7 +32,8 @@ class Wrk(Attack):
     paper = "AAAI 2026, arXiv:2511.07947"
 
     recipe: Recipe
-    """The authors': 10 epochs of SGD at 0.001, cosine, batches of 32. On 300 digits a new head does not learn in that: 0.02."""
+    """The authors': 10 epochs of SGD at 0.001, cosine, batches of 32. 0.02 here, for the few steps
+    that 300 digits make; 0.001 was not tried."""
     samples: Annotated[int, Ge(1)] = 100
     """Boundary samples, at most as many as the thief has inputs."""
     step: Annotated[float, Gt(0)] = 2.0

@@ -182,10 +182,14 @@ class Watermark(Configured, ABC):
             raise NotApplicable("tracing needs a scheme with an exact null under random keys")
         return [k for k, p in enumerate(log10_p_MK[0].tolist()) if p <= math.log10(fpr / len(keys))]
 
-    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator["Forged"]:
-        """The best key an accuser finds for a model he did not mark, after so many tries or gradient steps, growing up to
-        `tries`. Derived keys leave him nothing but other secrets to try; schemes with chosen keys say how they are forged."""
-        yield from fished(self, model, task, secret, tries)
+    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int, fit: Fit) -> Iterator["Forged"]:
+        """The best key an accuser finds for a model he did not mark, after so many tries or gradient steps, growing up to `tries`.
+        Derived keys leave him nothing but other secrets to try; a key that follows a model he makes from this one, and
+        only its date speaks against him; schemes with chosen keys say how they are forged."""
+        if "random_keys" in self.nulls:
+            yield from fished(self, model, task, secret, tries)
+        else:
+            yield Forged(1, self.keygen(task, secret, model, fit))
 
     def claim_key(self, secret: Secret, inputs: Tensor, labels: Tensor, classes: int) -> Key:
         """The key of an accuser who chose his triggers: inputs (T, ...) in [0, 1] and the labels (T,) he says he embedded, the best

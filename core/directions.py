@@ -20,7 +20,7 @@ def cosine_log10_p(cosine: ArrayLike, dimensions: int) -> Floats:
         raise ValueError(
             f"expected cosines in [-1, 1] and 2 dimensions or more, got {np.abs(c).max()} and {dimensions}"
         )
-    c = np.clip(c, -1, 1)
+    c = np.clip(c, -1, 1 - 2**-52)  # an exact 1 is rounding, and no p is 0
     a, x = (dimensions - 1) / 2, 1 - c**2
     whole = betainc(a, 0.5, x)
     with np.errstate(divide="ignore"):

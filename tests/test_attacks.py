@@ -116,7 +116,8 @@ def test_trajectory(name: str) -> None:
     if trial(name).attack.axis == "epochs":
         assert [c.steps / costs[0].steps for c in costs] == [s.strength / strengths[0] for s in surrogates]
     last, attack = costs[-1], trial(name).attack
-    assert (last.steps > 0) == (attack.data != "none")
+    if attack.needs == "weights":  # a thief may train a student on answers to inputs he makes up
+        assert (last.steps > 0) == (attack.data != "none")
     assert (last.queries > 0) == (attack.needs != "weights")
     assert last.examples == len(thief(name).data)
 

@@ -228,7 +228,7 @@ def test_the_vote_is_the_mean_over_all_models() -> None:
     surrogates = evading(EvadeEnsemble((1,)))
     inputs = trial("adi").task.test.inputs[:16]
     (hook,) = surrogates[0].model._forward_hooks.values()
-    helper = hook.change.helpers[0]
+    helper = hook.change.helpers[0]  # type: ignore[attr-defined]
     expected = Together([mine("adi").marked, helper]).eval()
     torch.testing.assert_close(
         torch.softmax(logits(surrogates[0].model, inputs), -1),

@@ -16,6 +16,7 @@ from assay.attacks.jbda import Jbda, stepped
 from assay.attacks.knockoff import Bandit, Knockoff, clusters, soft_loss
 from assay.attacks.sequence import OnLabels, OnWeights
 from assay.attacks.smooth_retrain import SmoothRetrain, jittered
+from assay.core.contracts import Grant
 from assay.core.errors import ConfigError
 from assay.core.examples import Examples
 from assay.core.suspects import logits
@@ -26,7 +27,7 @@ from assay.experiments.meter import Meter
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 
-ALL = ("weights", "scores", "labels")
+ALL: tuple[Grant, ...] = ("weights", "scores", "labels")
 
 
 @cache

@@ -107,7 +107,10 @@ def test_a_chosen_matrix_is_forged_with_no_bit_error_and_derived_keys_refuse_it(
     """Gradient descent on X, the model untouched; a derived scheme rejects such a key, and its own accuser only fishes."""
     chosen, derived = trial("uchida_chosen").watermark, trial("uchida").watermark
     before = {name: t.clone() for name, t in victim().state_dict().items()}
-    forged = {f.tries: f.key for f in chosen.forge(victim(), task(), Secret.simulated(3), 1000)}
+    forged = {
+        f.tries: f.key
+        for f in chosen.forge(victim(), task(), Secret.simulated(3), 1000, trial("uchida").trainer("accuser"))
+    }
     assert list(forged) == [1, 10, 100, 1000]
     assert hits(chosen, victim(), forged[1000]) == 256
     assert all(torch.equal(before[name], t) for name, t in victim().state_dict().items())
@@ -115,14 +118,20 @@ def test_a_chosen_matrix_is_forged_with_no_bit_error_and_derived_keys_refuse_it(
         ValueError, match=r"expected keys whose matrix comes from their secret.*derivation=chosen"
     ):
         derived.score(Suspects([victim()]), [forged[1000]])
-    fished = {f.tries: f.key for f in derived.forge(victim(), task(), Secret.simulated(3), 100)}
+    fished = {
+        f.tries: f.key
+        for f in derived.forge(victim(), task(), Secret.simulated(3), 100, trial("uchida").trainer("accuser"))
+    }
     assert hits(derived, victim(), fished[100]) < 180
 
 
 def test_neuralmark_resists_the_forging_that_uchida_does_not() -> None:
     """100 secrets do not find a model they did not mark; and bits that a model shows, put into a key, are not its hash."""
     scheme = trial("neuralmark").watermark
-    fished = {f.tries: f.key for f in scheme.forge(victim(), task(), Secret.simulated(3), 100)}
+    fished = {
+        f.tries: f.key
+        for f in scheme.forge(victim(), task(), Secret.simulated(3), 100, trial("uchida").trainer("accuser"))
+    }
     log10_p = scheme.score(Suspects([victim()]), [fished[100]]).log10_p_MK
     assert log10_p is not None
     assert log10_p[0, 0] > -5

@@ -57,7 +57,9 @@ class Adi(Watermark):
     def claim_key(self, secret: Secret, inputs: Tensor, labels: Tensor, classes: int) -> TriggerKey:
         """Of chosen triggers nobody can tell that the labels were drawn, or the pictures made, before the model."""
         if self.derivation == "derived":
-            raise NotApplicable("pictures and labels are derived from the secret: an accuser cannot choose them")
+            raise NotApplicable(
+                "pictures and labels are derived from the secret: an accuser cannot choose them"
+            )
         if len(inputs) < self.triggers:
             raise NotApplicable(f"a key holds {self.triggers} triggers, {len(inputs)} are claimed")
         chosen = slice(0, self.triggers)

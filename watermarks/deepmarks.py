@@ -24,13 +24,13 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from ..core.contracts import Fit, Task, Watermark
+from ..core.directions import cosine_log10_p
 from ..core.errors import ConfigError
 from ..core.key import Key
 from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.statistics import Floats
 from ..core.suspects import Suspects
-from ..core.weight_tests import student_log10_p
 from ..kernels import philox
 from ..kernels.keyed_projection import projection_matrix, projections
 from .parameter import mean_filter, scored, weight_of
@@ -142,7 +142,7 @@ class DeepMarks(Watermark):
     def score(self, suspects: Suspects, keys: Sequence[BuyerKey]) -> Scores:
         """The cosine of X w with the key's mark, two-sided; exact, see the module."""
         cosine_MK = scored(suspects, keys, mean_filter, cosines)
-        return Scores(cosine_MK, "cosine", LENGTH, cosine_log10_p(cosine_MK, LENGTH), 0.0)
+        return Scores(cosine_MK, "cosine", None, two_sided_log10_p(cosine_MK, LENGTH), 0.0, "cosine")
 
     def accuse(self, suspect: nn.Module, keys: Sequence[BuyerKey], fpr: float) -> list[int]:
         """The keys whose codes the decoder finds and whose own evidence holds at fpr / len(keys). Codes of one book resemble each
@@ -173,8 +173,7 @@ def cosines(weights_MJ: Tensor, keys: list[BuyerKey]) -> Tensor:
     return torch.cosine_similarity(projected_MKV, marks_KV, dim=-1)
 
 
-def cosine_log10_p(cosine_MK: Floats, dimensions: int) -> Floats:
-    """log10 P[|cos| >= c] of a uniform direction with a fixed one: Student's t in disguise. nan gives 0."""
-    c = np.clip(np.nan_to_num(cosine_MK), -1, 1)
-    t = c * math.sqrt(dimensions - 1) / np.sqrt(np.maximum(1 - c * c, 1e-15))
-    return np.array([[student_log10_p(value, dimensions - 1) for value in row] for row in t])
+def two_sided_log10_p(cosine_MK: Floats, dimensions: int) -> Floats:
+    """log10 P[|cos| >= |c|] of a uniform direction with a fixed one. nan gives 0."""
+    c = np.clip(np.nan_to_num(np.abs(cosine_MK)), 0, 1)
+    return np.minimum(cosine_log10_p(c, dimensions) + math.log10(2), 0)

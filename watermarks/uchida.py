@@ -165,7 +165,7 @@ class Uchida(Watermark):
         bits_B = (mean_filter(weight).double() @ key.matrix().double() > 0).to(torch.uint8)
         return decoded(bits_B, self.payload, key.secret, "uchida/bits")
 
-    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int) -> Iterator[Forged]:
+    def forge(self, model: nn.Module, task: Task, secret: Secret, tries: int, fit: Fit) -> Iterator[Forged]:
         """A chosen matrix is bent to the model: gradient descent on the scheme's own loss, in X, the weights frozen."""
         if self.derivation == "derived":
             yield from fished(self, model, task, secret, tries)
