@@ -32,7 +32,7 @@ bench: $(STAMP)  ## speed, as ratios to named baselines; writes benchmarks/data
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	@if [ "$(LOCKED)" = 1 ]; then $(BIN)/uv pip install --python $(BIN)/python -r requirements.lock && \
+	@if [ "$(LOCKED)" = 1 ]; then $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.lock && \
 	  $(BIN)/uv pip install --python $(BIN)/python --no-deps -e . ; \
-	else $(BIN)/uv pip install --python $(BIN)/python --upgrade -e ".[dev]" ; fi
+	else $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --upgrade -e ".[dev]" ; fi
 	@rm -f .venv/.installed-* && touch $@

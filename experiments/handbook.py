@@ -72,10 +72,19 @@ def _section(title: str, group: str, options: dict[str, dict[str, Any]]) -> list
     heads = ["option", "mechanism", "reads", "null", "keys", "defaults"]
     if group == "attack":
         heads = ["option", "mechanism", "data", "strength", "defaults"]
-    rows = [
-        [f"`{name}`", _mechanism(group, name), *_declared(group, v), _defaults(group, name)]
-        for name, v in options.items()
-    ]
+    first: dict[str, str] = {}
+    rows = []
+    for name, values in options.items():
+        mechanism = _mechanism(group, name)
+        told = first.setdefault(mechanism, name)
+        rows.append(
+            [
+                f"`{name}`",
+                mechanism if told == name else f"as `{told}`",
+                *_declared(group, values),
+                _defaults(group, name),
+            ]
+        )
     return [f"### {title}\n", table(heads, rows)]
 
 

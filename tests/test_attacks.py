@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from assay.attacks.distill import Distill
@@ -18,7 +19,7 @@ from assay.core.suspects import logits
 from assay.core.theft import Adversary, Attack, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
-from assay.experiments.catalogue import catalogue, declared
+from assay.experiments.catalogue import CONF, catalogue, declared, with_defaults
 from assay.experiments.meter import Meter
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
@@ -30,10 +31,22 @@ ALL: tuple[Grant, ...] = ("weights", "scores", "labels")
 SHORT = ("trainer.progress=false", "watermark=uchida")
 
 
+def poor(name: str) -> tuple[str, ...]:
+    """A thief with little data, few queries and two epochs: what every attack must hold does not depend on his means."""
+    path = CONF / "attack" / f"{name}.yaml"
+    content = with_defaults(path, yaml.safe_load(path.read_text()))
+    recipes = [field for field, value in content.items() if isinstance(value, dict) and "epochs" in value]
+    short = [
+        *(f"attack.{field}.epochs=2" for field in recipes),
+        *(["attack.epochs=4"] if "epochs" in content else []),
+    ]
+    return ("adversary.data=0.4", "adversary.queries=400", *short)
+
+
 @cache
-def trial(name: str) -> Trial:
+def trial(name: str, *means: str) -> Trial:
     """Attacks that need what uchida has not (a chosen key) are tried on adi."""
-    return build(f"attack={name}", *SHORT, *(["watermark=adi"] if name == "false_claim" else []))
+    return build(f"attack={name}", *SHORT, *(["watermark=adi"] if name == "false_claim" else []), *means)
 
 
 @cache
@@ -42,26 +55,29 @@ def victim() -> nn.Module:
     return clean(it, it.seed)[0]
 
 
-def metered(name: str, access: Gateway) -> tuple[Meter, Adversary]:
-    it = trial(name)
+def metered(name: str, access: Gateway, *means: str) -> tuple[Meter, Adversary]:
+    it = trial(name, *means)
     meter = Meter(access, it.trainer("thief"))
     return meter, it.adversary(meter)
 
 
-def thief(name: str) -> Adversary:
-    return metered(name, Gateway(victim(), ALL))[1]
+def thief(name: str, *means: str) -> Adversary:
+    return metered(name, Gateway(victim(), ALL), *means)[1]
 
 
 @cache
-def stolen(name: str) -> tuple[list[Surrogate], Gateway]:
-    it = trial(name)
+def stolen(name: str, *means: str) -> tuple[list[Surrogate], Gateway]:
+    it = trial(name, *means)
     access = Gateway(victim(), (it.attack.needs,))  # grants just what the attack says it needs
-    meter, adversary = metered(name, access)
+    meter, adversary = metered(name, access, *means)
     return list(meter.over(it.attack(access, adversary))), access
 
 
 def differs(one: nn.Module, other: nn.Module) -> bool:
-    inputs = trial("none").task.test.inputs
+    """On test inputs, or on noise: a filter of queries leaves ordinary ones alone."""
+    test = trial("none").task.test.inputs
+    noise = torch.rand(64, *test.shape[1:], generator=torch.Generator().manual_seed(0))
+    inputs = torch.cat((test, noise))
     return not torch.equal(logits(one, inputs), logits(other, inputs))
 
 
@@ -98,7 +114,7 @@ def expect_change(attack: Attack, surrogate: Surrogate) -> None:
 def test_trajectory(name: str) -> None:
     """Input untouched, models really changed, strengths rising, costs reported and rising, within what was granted."""
     before = {key: tensor.clone() for key, tensor in victim().state_dict().items()}
-    surrogates, access = stolen(name)
+    surrogates, access = stolen(name, *poor(name))
     after = victim().state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert surrogates
@@ -119,7 +135,7 @@ def test_trajectory(name: str) -> None:
     if attack.needs == "weights":  # a thief may train a student on answers to inputs he makes up
         assert (last.steps > 0) == (attack.data != "none")
     assert (last.queries > 0) == (attack.needs != "weights")
-    assert last.examples == len(thief(name).data)
+    assert last.examples == len(thief(name, *poor(name)).data)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -134,9 +150,9 @@ def test_denied_needs_raise(name: str) -> None:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_same_seed_same_surrogates(name: str) -> None:
     """The first of the trajectory."""
-    it = trial(name)
-    again = next(it.attack(Gateway(victim(), (it.attack.needs,)), thief(name)))
-    first = stolen(name)[0][0]
+    it = trial(name, *poor(name))
+    again = next(it.attack(Gateway(victim(), (it.attack.needs,)), thief(name, *poor(name))))
+    first = stolen(name, *poor(name))[0][0]
     assert not differs(first.model, again.model)
     if first.claim is not None and again.claim is not None:
         assert first.claim.fingerprint == again.claim.fingerprint

@@ -475,7 +475,8 @@ def test_the_universal_perturbation_fills_its_ball_and_raises_the_loss() -> None
 
 def test_a_stamp_is_its_pattern_under_its_mask() -> None:
     stamp = Stamp(torch.Size(SHAPE), seeded())
-    assert 0 <= float(stamp.mask.min()) <= float(stamp.mask.max()) <= 1
+    mask = stamp.mask.detach()
+    assert 0 <= float(mask.min()) <= float(mask.max()) <= 1
     nn.init.constant_(stamp.free_mask, -50.0)
     assert torch.equal(stamp(pictures(2)), pictures(2))
     nn.init.constant_(stamp.free_mask, 50.0)
