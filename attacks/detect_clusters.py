@@ -44,7 +44,8 @@ class Clusters(Detector):
         reduced = (centred @ v[: self.components].T).numpy()
         if len(np.unique(reduced, axis=0)) < 3:
             return torch.zeros(len(reduced), dtype=torch.float64)
-        labels = KMeans(2, n_init=5, random_state=seed % 2**32).fit(reduced).labels_
+        means = KMeans(2, n_init=5, random_state=seed % 2**32)  # type: ignore[arg-type, unused-ignore]  # pyright: ignore
+        labels = means.fit(reduced).labels_
         found = torch.from_numpy(labels).long()
         share_R = (torch.bincount(found, minlength=2) / len(found)).double()[found]
         return (1 - share_R) * max(float(silhouette_score(reduced, labels)), 0.0)

@@ -48,7 +48,8 @@ def test_a_payload_of_ones_leaves_the_bits_uniform() -> None:
     ones = np.array([int(encoded("ff", Secret.simulated(s), 64, "p").sum()) for s in range(2000)])
     counts, _ = np.histogram(stats.binom.cdf(ones, 64, 0.5), bins=[0, 0.1, 0.5, 0.9, 1.0])
     edges = np.array([stats.binom.ppf(q, 64, 0.5) for q in (0.1, 0.5, 0.9)])
-    expected = np.diff([0, *[stats.binom.cdf(e - 1, 64, 0.5) for e in edges], 1])
+    below = [float(stats.binom.cdf(edge - 1, 64, 0.5)) for edge in edges]
+    expected = np.diff(np.array([0.0, *below, 1.0]))
     assert stats.chisquare(counts, 2000 * expected).pvalue > 1e-4
 
 
