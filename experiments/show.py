@@ -72,6 +72,25 @@ def trial(record: Record, console: Console) -> None:
             name, strength, *shown, statistic(found), p_value(found["log10_p"]), found["source"], verdict
         )
     console.print(table)
+    for point in record["curve"]:
+        for line in _told(point):
+            console.print(f"  at {point['strength']:g}: {line}", soft_wrap=True, highlight=False)
+
+
+def _told(point: Record) -> list[str]:
+    """Whom the owner accuses, and the message as it is read."""
+    lines = []
+    traced, message = point.get("tracing"), point.get("message")
+    if traced:
+        lines.append(
+            f"accused {traced['accused']} of {traced['buyers']} buyers, colluders {traced['colluders']}"
+        )
+    if message and message["decoded"]:
+        verdict = "right" if message["whole"] else "wrong"
+        lines.append(
+            f"message {message['decoded']}, {verdict}; {percent(message['accuracy'])} of its embedded bits"
+        )
+    return lines
 
 
 def ranking(rows: Iterable[Record], console: Console) -> None:
