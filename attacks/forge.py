@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from ..core.contracts import fished
-from ..core.errors import NotApplicable
+from ..core.errors import ConfigError, NotApplicable
 from ..core.secret import Secret
 from ..core.theft import Access, Adversary, Attack, Surrogate
 
@@ -42,5 +42,8 @@ class Forge(Attack):
                     "the scheme's keys follow a model: attack=forge makes one, there is nothing to fish for"
                 )
             found = fished(scheme, model, task, secret, self.tries)
-        for one in found:
-            yield Surrogate(float(one.tries), access.weights(), claim=one.key, deposits=one.deposits)
+        try:
+            for one in found:
+                yield Surrogate(float(one.tries), access.weights(), claim=one.key, deposits=one.deposits)
+        except ConfigError as error:  # the owner's settings, on less data than the owner has
+            raise NotApplicable(f"the accuser cannot make such a key: {error}") from None

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from annotated_types import Gt
 
 from ..core.contracts import Recipe
+from ..core.errors import ConfigError, NotApplicable
 from ..core.key import Key
 from ..core.secret import Secret
 from ..core.theft import Access, Adversary, Attack, Surrogate
@@ -41,9 +42,13 @@ class Overwrite(Attack):
     """Of the scheme's strength."""
 
     def key(self, adversary: Adversary, scheme: Any, model: Any) -> Key:
-        """The thief's own key, by the scheme's sampler."""
+        """The thief's own key, by the scheme's sampler. NotApplicable when his data do not suffice for it."""
         task = adversary.as_owner(model, self.recipe)
-        found: Key = scheme.keygen(task, Secret.simulated(adversary.seed, "overwrite"), model, adversary.fit)
+        secret = Secret.simulated(adversary.seed, "overwrite")
+        try:
+            found: Key = scheme.keygen(task, secret, model, adversary.fit)
+        except ConfigError as error:  # the owner's settings, on less data than the owner has
+            raise NotApplicable(f"the thief cannot mark as the owner did: {error}") from None
         return found
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:

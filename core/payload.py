@@ -11,6 +11,8 @@ from torch import Tensor
 from .errors import ConfigError
 from .secret import Secret
 
+MOST_BITS = 8 * 255 * 32  # that HKDF-SHA256 expands for one purpose
+
 
 @dataclass(frozen=True)
 class Message:
@@ -38,7 +40,9 @@ def payload_bits(payload: str) -> Tensor:
 def encoded(payload: str | None, secret: Secret, bits: int, purpose: str) -> Tensor:
     """(B,) uint8: the payload, repeated as often as it fits, exclusive-or a pad of fair bits from the secret's stream
     `purpose`; None: the pad alone. So the bits are uniform and independent of every model whatever the payload is, and
-    the null stays exact. ConfigError for a payload of more than B bits."""
+    the null stays exact. ConfigError for a payload of more than B bits, and for more bits than a secret gives."""
+    if not 1 <= bits <= MOST_BITS:
+        raise ConfigError(f"expected 1 to {MOST_BITS} bits, got {bits}; set watermark.bits={MOST_BITS}")
     pad_B = secret.bits(purpose, bits)
     if payload is None:
         return pad_B

@@ -44,6 +44,8 @@ def perform(spec: Spec) -> Record:
     trial.check_means()
     try:
         record = run(trial)
+    except ConfigError:  # a setting that only the data or the model shows to be wrong
+        raise
     except (Denied, NotApplicable) as reason:
         status = "blocked" if isinstance(reason, Denied) else "not_applicable"
         record = {**header(trial), "status": status, "reason": str(reason)}

@@ -4,6 +4,7 @@ import math
 from functools import cache
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -45,7 +46,6 @@ def test_cosine_law_in_two_dimensions_is_an_arc() -> None:
 
 def test_cosine_tail_stays_exact_where_doubles_end() -> None:
     """Where the beta integral underflows the series goes on: at 785 dimensions I_x is x^392 / (392 B) (1 - x)^(1/2) F."""
-    mpmath = pytest.importorskip("mpmath")
     mpmath.mp.dps = 40
     for cosine in (0.3, 0.9, 0.95):
         whole = mpmath.betainc(392, mpmath.mpf(1) / 2, 0, 1 - mpmath.mpf(cosine) ** 2, regularized=True)

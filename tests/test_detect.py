@@ -81,7 +81,7 @@ def test_detectors_find_a_dominant_trigger(name: str) -> None:
 def test_features_of_the_classifier_are_its_inputs() -> None:
     inputs = torch.rand(7, 1, 4, 4)
     model = Bright().train()
-    assert torch.equal(penultimate(model, inputs, batch=3), inputs.flatten(1))
+    assert torch.equal(penultimate(model, inputs), inputs.flatten(1))
     assert model.training
     assert not model.head._forward_pre_hooks
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import pytest
 import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -112,7 +114,6 @@ def test_jpeg_loses_more_at_lower_quality() -> None:
 def test_jpeg_is_libjpegs(quality: int) -> None:
     """Measured against Pillow: the same tables, and pixels within a level on average. Its cosine transform is one of integers, so
     coefficients near the middle of a step may fall to the other side."""
-    image = pytest.importorskip("PIL.Image")
     generator = torch.Generator().manual_seed(3)
     rough = torch.rand(1, 1, 16, 24, generator=generator)
     smooth = functional.interpolate(
@@ -122,8 +123,9 @@ def test_jpeg_is_libjpegs(quality: int) -> None:
         levels = (picture * 255).round().to(torch.uint8)[0]
         raw = levels[0] if mode == "L" else levels.permute(1, 2, 0)
         file = io.BytesIO()
-        image.fromarray(raw.contiguous().numpy()).save(file, "JPEG", quality=quality, subsampling=0)
-        opened = image.open(file)
+        Image.fromarray(raw.contiguous().numpy()).save(file, "JPEG", quality=quality, subsampling=0)
+        opened = Image.open(file)
+        assert isinstance(opened, JpegImageFile)
         for number, base in enumerate((LUMINANCE, CHROMINANCE)[: len(opened.quantization)]):
             assert sorted(opened.quantization[number]) == sorted(table(base, quality).flatten().tolist())
         theirs = torch.tensor(list(opened.convert(mode).tobytes())).reshape(raw.shape)

@@ -109,6 +109,21 @@ def test_an_error_in_a_scheme_is_recorded_with_its_traceback(
 
 
 @pytest.mark.slow
+def test_a_setting_that_only_the_data_shows_to_be_wrong_is_refused(runs: Path) -> None:
+    """The owner's own request: explained, and nothing is stored. A thief who cannot do as the owner did is no bad request."""
+    with pytest.raises(ConfigError, match=r"set watermark\.triggers="):
+        isolate.perform(spec(runs, "watermark=margin", "watermark.triggers=5000"))
+    with pytest.raises(ConfigError, match=r"set watermark\.bits=65280"):
+        isolate.perform(spec(runs, "watermark=riga", "watermark.bits=100000"))
+    assert not list(Store(runs / "records"))
+    record = isolate.perform(spec(runs, "watermark=margin", "attack=overwrite"))
+    assert record["status"] == "not_applicable"
+    assert "the thief cannot mark as the owner did" in record["reason"]
+    narrow = isolate.perform(spec(runs, "watermark=uchida", "watermark.bits=600"))
+    assert narrow["status"] == "not_applicable"
+    assert "watermark.bits to at most 576" in narrow["reason"]
+
+
 def test_a_trial_that_dies_hard_loses_only_itself(runs: Path, tmp_path: Path) -> None:
     """A user's scheme, brought by --config-dir, kills its process; the trial beside it is unharmed."""
     mine = tmp_path / "mine"

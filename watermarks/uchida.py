@@ -132,6 +132,11 @@ class Uchida(Watermark):
             raise NotApplicable(
                 f"{self.layer} has a mean filter of {length} weight; {self.projection} needs 2"
             )
+        if self.bits > length:  # as many signs of linear projections can be set as there are weights
+            raise NotApplicable(
+                f"{self.layer} has a mean filter of {length} weights, which carries no more than {length} bits; "
+                f"set watermark.bits to at most {length} or another layer"
+            )
         # Fair bits from the secret; the official code embeds all ones, which has no random-key null.
         bits_B = encoded(self.payload, secret, self.bits, "uchida/bits")
         return ProjectionKey(secret, self.layer, self.projection, length, bits_B)
