@@ -22,8 +22,9 @@ function columnsOf(trials) {
     const known = columns.get(label(record));
     if (known?.needs) continue;
     const needs = record.attack ? `needs ${record.attack.needs}` : "";
+    const claims = record.attack?.goal === "claim";
     const holds = (r) => r.choices.attack === attack && label(r) === label(record);
-    columns.set(label(record), { label: label(record), attack, needs, holds });
+    columns.set(label(record), { label: label(record), attack, needs, claims, holds });
   }
   const order = ["needs weights", "needs scores", "needs labels", ""];
   return d3.sort(

@@ -71,7 +71,7 @@ function drawCurves(columns, trials, styles) {
 function panel(column, trials, styles, x, y) {
   const shown = pointsOf(trials).filter((point) => !hidden.has(point.scheme));
   const missing = trials.filter((record) => !record.curve.length).length;
-  const title = el("figcaption", {}, el("strong", {}, column.label), ` ${column.needs}`);
+  const title = el("figcaption", {}, el("strong", {}, column.label), ` ${column.needs}${column.claims ? ", an accuser’s evidence" : ""}`);
   const axis = trials.find((record) => record.attack)?.attack.axis;
   if (axis && axis !== "none") title.append(`, by ${axis}`);
   if (missing) title.append(`; ${plural(missing, "trial")} without a curve`);
