@@ -49,10 +49,10 @@ function drawRanking() {
       ...number,
       formatter: as((_, row) => (row.decided ? `${row.survived}/${row.decided}` : "–")),
     },
-    { title: "removed", field: "removed", ...sized(70), ...count },
-    { title: "forged", field: "forged", ...sized(58), ...count },
+    { title: "removed", field: "removed", ...sized(82), ...count },
+    { title: "forged", field: "forged", ...sized(70), ...count, visible: ranks().some((row) => row.forged) },
     { title: "too costly", field: "too_costly", ...sized(68), ...count },
-    { title: "undecided", field: "undecided", ...sized(82), ...count },
+    { title: "undecided", field: "undecided", ...sized(92), ...count },
     {
       title: "not run",
       field: "not_run",
