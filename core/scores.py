@@ -3,7 +3,8 @@
 Suffixes: M suspects, K keys.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +31,16 @@ class Scores:
         """What empirical nulls compare: distance from the centre when two-sided; unreadable suspects come last."""
         distance = self.statistic_MK if self.centre is None else np.abs(self.statistic_MK - self.centre)
         return np.where(np.isnan(distance), -np.inf, distance)
+
+    @staticmethod
+    def joined(parts: "Sequence[Scores]", axis: int) -> "Scores":
+        """Of one scheme: other suspects below each other (axis 0), or other keys side by side (axis 1)."""
+        found = [part.log10_p_MK for part in parts if part.log10_p_MK is not None]
+        return replace(
+            parts[0],
+            statistic_MK=np.concatenate([part.statistic_MK for part in parts], axis),
+            log10_p_MK=np.concatenate(found, axis) if found else None,
+        )
 
     @staticmethod
     def binomial(

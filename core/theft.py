@@ -56,6 +56,8 @@ class Surrogate:
     """Of attacks that claim: the key the accuser presents against models he did not mark."""
     deposits: int = 1
     """The keys he had to deposit to be able to present that one; evidence counts them."""
+    mark: Key | None = None
+    """Of overwriting: the key of the thief's own mark in this model."""
     members: tuple[int, ...] = ()
     """Of collusions: the buyers whose copies went into the model."""
 

@@ -1,4 +1,4 @@
-"""Trained models, kept by the content of what made them and shared by every trial that needs them.
+"""Trained models, keys and scores, kept by the content of what made them and shared by every trial that needs them.
 
 The name of an entry is the hash of its resolved configuration, of the code that made it, and of the libraries
 that computed it; so nothing stale is ever read. A lock per entry lets concurrent processes train each model
@@ -10,23 +10,28 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from filelock import FileLock
 from torch import nn
 
 from ..core.errors import ConfigError
 from ..core.key import Key
-from ..zoo.files import load_key, load_model, load_tensors, save_key, save_model
+from ..core.scores import Scores
+from ..zoo.files import load_key, load_model, load_tensors, save_key, save_model, save_tensors
 from .config import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_CODE = ("core/*.py", "kernels/*.py", "zoo/*.py", "experiments/people.py")
 LIBRARIES = ("torch", "pytorch-lightning", "torchvision", "transformers", "scikit-learn")
 K = TypeVar("K", bound=Key)
+T = TypeVar("T")
 DAMAGED = (ConfigError, json.JSONDecodeError, KeyError, TypeError)  # an entry is absent, torn or foreign
 
 
@@ -68,6 +73,28 @@ class Cache:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
+    def kept(
+        self,
+        kind: str,
+        config: dict[str, Any],
+        code: str,
+        read: Callable[[Path], T],
+        make: Callable[[Path, dict[str, Any]], T],
+        wait: bool = True,
+    ) -> T:
+        """What `read` finds in the entry, else what `make` makes and writes there with its identity. A damaged entry is made
+        again. filelock.Timeout at once when another process is making it, unless `wait`."""
+        identity = {"config": config, "code": code, "libraries": library_versions()}
+        path = self._place(kind, identity)
+        with suppress(*DAMAGED):  # files appear whole, so reading needs no lock
+            return read(path)
+        with FileLock(f"{path}.lock", timeout=-1 if wait else 0):
+            with suppress(*DAMAGED):  # made while this process waited
+                return read(path)
+            for torn in path.parent.glob(f".{path.name}.*"):  # of a writer that was killed
+                torn.unlink()
+            return make(path, identity)
+
     def model(
         self,
         config: dict[str, Any],
@@ -76,42 +103,53 @@ class Cache:
         like: Callable[[], nn.Module],
         wait: bool = True,
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """The model and the facts (seconds, steps) of its training: read, or made, kept and then read back.
+        """A model and the facts (seconds, steps) of its training; `like` builds the network its weights are loaded into."""
 
-        `like` builds the network the weights are loaded into. A damaged entry is made again. filelock.Timeout
-        at once when another process is making it, unless `wait`."""
-        identity = {"config": config, "code": code, "libraries": library_versions()}
-        path = self._place("models", identity)
-        with suppress(*DAMAGED):  # files appear whole, so reading needs no lock
-            return _read(path, like)
-        with FileLock(f"{path}.lock", timeout=-1 if wait else 0):
-            with suppress(*DAMAGED):  # made while this process waited
-                return _read(path, like)
+        def read(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+            _, header = load_tensors(path, "model")
+            return load_model(path, like), dict(header["facts"])
+
+        def write(path: Path, identity: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
             model, facts = make()
-            for torn in path.parent.glob(f".{path.name}.*"):  # of a writer that was killed
-                torn.unlink()
             save_model(path, model, {"identity": identity, "facts": facts})
-            return _read(path, like)
+            return read(path)
+
+        return self.kept("models", config, code, read, write, wait)
 
     def key(
         self, config: dict[str, Any], code: str, kind: type[K], make: Callable[[], tuple[K, dict[str, Any]]]
     ) -> tuple[K, dict[str, Any]]:
         """The same for a simulated owner's key that training or a search made."""
-        identity = {"config": config, "code": code, "libraries": library_versions()}
-        path = self._place("keys", identity)
-        with FileLock(f"{path}.lock"):
-            with suppress(*DAMAGED):
-                return load_key(path, kind), dict(load_tensors(path, "key")[1]["facts"])
+
+        def read(path: Path) -> tuple[K, dict[str, Any]]:
+            return load_key(path, kind), dict(load_tensors(path, "key")[1]["facts"])
+
+        def write(path: Path, identity: dict[str, Any]) -> tuple[K, dict[str, Any]]:
             key, facts = make()
             save_key(path, key, {"identity": identity, "facts": facts})
-            return load_key(path, kind), facts
+            return read(path)
+
+        return self.kept("keys", config, code, read, write)
+
+    def scores(self, config: dict[str, Any], code: str, make: Callable[[], Scores]) -> Scores:
+        """A part of a verification matrix."""
+
+        def read(path: Path) -> Scores:
+            tensors, header = load_tensors(path, "scores")
+            values: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+            return Scores(**values, **header["plain"])
+
+        def write(path: Path, identity: dict[str, Any]) -> Scores:
+            scores = make()
+            values = {f.name: getattr(scores, f.name) for f in fields(scores)}
+            arrays = {n: torch.from_numpy(v) for n, v in values.items() if isinstance(v, np.ndarray)}
+            plain = {n: v for n, v in values.items() if not isinstance(v, np.ndarray)}
+            save_tensors(path, "scores", arrays, {"identity": identity, "plain": plain})
+            return read(path)
+
+        return self.kept("scores", config, code, read, write)
 
     def _place(self, kind: str, identity: dict[str, Any]) -> Path:
         path = self.folder / kind / f"{digest(identity)[:32]}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-
-def _read(path: Path, like: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Any]]:
-    _, header = load_tensors(path, "model")
-    return load_model(path, like), dict(header["facts"])

@@ -1,4 +1,7 @@
-"""The verification matrix of a trial: suspects x keys, scored in one call, and every reading of it."""
+"""The verification matrix of a trial: suspects x keys, and every reading of it.
+
+Models and keys that do not depend on the attack are scored once for all trials of a scheme: the artifact cache keeps that part.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,26 +17,27 @@ from ..core.key import Key
 from ..core.scores import Scores
 from ..core.suspects import Suspects
 from ..core.theft import Surrogate
-from .people import Owner
+from .cache import code_digest
+from .people import Owner, scheme_of
 from .trial import Trial
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows: unmarked, the rival's marked model, the marked model, surrogates, null models; columns: the owner's key, the rival's,
-    random keys, accusers' claims."""
+    """Rows: unmarked, the rival's marked model, the marked model, null models, surrogates; columns: the owner's key, the rival's,
+    random keys, the keys that thieves and accusers present."""
 
     scores: Scores
     keys: Sequence[Key]
     randoms: range
-    claims: dict[int, int]
-    """The surrogates' numbers and their claims' columns."""
+    presented: dict[int, int]
+    """The surrogates' numbers and the columns of the keys presented with them."""
     nulls: slice
-    """The null models' rows."""
+    """The null models' rows; the surrogates' follow."""
     valid: Sequence[str]
     fpr: float
 
-    UNMARKED, RIVAL, MARKED, FIRST = 0, 1, 2, 3
+    UNMARKED, RIVAL, MARKED, NULLS = 0, 1, 2, 3
 
     @staticmethod
     def measured(
@@ -44,21 +48,30 @@ class Matrix:
         nulls: list[nn.Module],
         ledger: Ledger,
     ) -> "Matrix":
-        scheme = trial.watermark
-        models = [mine.victim, rival.marked, mine.marked, *(s.model for s in stolen), *nulls]
+        scheme, device = trial.watermark, trial.hardware.device
         own = [scheme.settle(k, ledger) for k in (mine.key, rival.key, *random_keys(trial, mine.victim))]
-        claims = [(i, s.claim) for i, s in enumerate(stolen) if s.claim is not None]
-        keys = [*own, *(claim for _, claim in claims)]
-        scores = scheme.score(Suspects(models, trial.hardware.device), keys)
+        known = Suspects([mine.victim, rival.marked, mine.marked, *nulls], device)
+        shown = [(i, key) for i, s in enumerate(stolen) if (key := s.claim or s.mark) is not None]
+        thiefs = [key for _, key in shown]
+        scores = calibrated(trial, known, own)
+        if thiefs:
+            scores = Scores.joined([scores, scheme.score(known, thiefs)], axis=1)
+        if stolen:
+            suspects = Suspects([s.model for s in stolen], device)
+            scores = Scores.joined([scores, scheme.score(suspects, [*own, *thiefs])], axis=0)
         return Matrix(
             scores=scores,
-            keys=keys,
+            keys=[*own, *thiefs],
             randoms=range(2, len(own)),
-            claims={i: len(own) + column for column, (i, _) in enumerate(claims)},
-            nulls=slice(Matrix.FIRST + len(stolen), None),
+            presented={i: len(own) + column for column, (i, _) in enumerate(shown)},
+            nulls=slice(Matrix.NULLS, len(known)),
             valid=scheme.nulls,
             fpr=trial.settings.verification.fpr,
         )
+
+    def surrogate(self, number: int) -> int:
+        """Its row."""
+        return int(self.nulls.stop) + number
 
     def weigh(self, row: int, key: int = 0, deposits: int = 1) -> Evidence:
         null_M = self.scores.extremity_MK[self.nulls, key].tolist()
@@ -85,6 +98,21 @@ class Matrix:
             return {"models": len(self.scores.statistic_MK[self.nulls]), "claims": None}
         p = self.scores.log10_p_MK[self.nulls, key]
         return {"models": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
+
+
+def calibrated(trial: Trial, known: Suspects, keys: Sequence[Key]) -> Scores:
+    """The part of the matrix that is the same under every attack: (3 + null models, owner's, rival's and random keys). An API
+    mark's keys follow the ledger of the trial, so it has none."""
+    scheme = trial.watermark
+    if scheme.answers:
+        return scheme.score(known, keys)
+    verification = trial.spec.config["verification"]
+    config = {
+        **scheme_of(trial, trial.seed),
+        "calibration": {name: verification[name] for name in ("random_keys", "null_models")},
+        "keys": [key.fingerprint for key in keys[:2]],
+    }
+    return trial.cache.scores(config, code_digest(type(scheme), Matrix), lambda: scheme.score(known, keys))
 
 
 def finite(values: Any) -> list[float | None]:

@@ -20,6 +20,7 @@ from .environment import environment
 from .matrix import Matrix
 from .meter import Meter
 from .people import Owner, clean_models, owner
+from .stolen import surrogates_of
 from .trial import Trial
 
 INNOCENTS = 20  # buyers who did not collude, whom tracing must not accuse
@@ -41,7 +42,7 @@ def run(trial: Trial) -> dict[str, Any]:
     nulls = clean_models(trial, trial.settings.verification.null_models)
     access = exposed(trial, mine)
     meter = Meter(access, trial.trainer("thief"))
-    surrogates = list(meter.over(trial.attack(access, trial.adversary(meter))))
+    surrogates = surrogates_of(trial, access, meter)
     if trial.watermark.answers and not access.queries:
         raise NotApplicable(
             f"{trial.spec.choices['watermark']} proves from its ledger, and {trial.spec.choices['attack']} asked nothing"
@@ -107,9 +108,9 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
     assert surrogate.cost is not None
     test = trial.task.test
     own, theirs = Suspects([mine.marked, surrogate.model], trial.hardware.device).labels(test.inputs)
-    claim = matrix.claims.get(number)
-    row = Matrix.FIRST + number if claim is None else Matrix.MARKED
-    found = matrix.weigh(row, claim or 0, surrogate.deposits)
+    row, shown = matrix.surrogate(number), matrix.presented.get(number)
+    claim = shown if surrogate.claim is not None else None
+    found = matrix.weigh(row if claim is None else Matrix.MARKED, claim or 0, surrogate.deposits)
     return {
         "strength": surrogate.strength,
         "accuracy": float((theirs == test.targets).double().mean()),
@@ -118,8 +119,15 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
         "cost": asdict(surrogate.cost),
         "message": None if claim is not None else message(trial, surrogate.model, mine.key),
         "claimed": None if claim is None else {"deposits": surrogate.deposits, **matrix.claimed(claim)},
+        "overwriter": overwriter(matrix, row, shown) if surrogate.mark is not None else None,
         "tracing": tracing(trial, mine, surrogate) if surrogate.members else None,
     }
+
+
+def overwriter(matrix: Matrix, row: int, key: int | None) -> dict[str, Any]:
+    """The thief's own key in his model, and in the owner's, where only a forger's would be found."""
+    assert key is not None
+    return {"surrogate": asdict(matrix.weigh(row, key)), "marked": asdict(matrix.weigh(Matrix.MARKED, key))}
 
 
 def message(trial: Trial, suspect: nn.Module, key: Key) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def test_a_record_holds_what_the_documentation_says(runs: Path) -> None:
     assert record["status"] == "ok"
     assert set(record) == {
         "id", "choices", "seed", "overrides", "declared", "config", "environment", "finished", "status",
-        "owner", "marked", "curve", "controls", "nulls", "size",
+        "owner", "marked", "curve", "controls", "nulls", "size", "spent",
     }  # fmt: skip
     assert [point["strength"] for point in record["curve"]] == [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
     for point in record["curve"]:
@@ -48,6 +48,7 @@ def test_a_record_holds_what_the_documentation_says(runs: Path) -> None:
     assert record["size"]["cells"] == 2 * 20
     assert 0 <= record["size"]["claims"] <= 6
     assert record["environment"]["threads"] == 1
+    assert set(record["spent"]) == {"seconds", "cpu_seconds"}
     stored = Store(runs / "records").read(record["id"])
     assert stored is not None
     assert {**stored, "schema": None} == {**json.loads(json.dumps(record)), "schema": None}
@@ -80,6 +81,44 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
         return [strip(item) for item in value] if isinstance(value, list) else value
 
     return dict(strip(record))
+
+
+def test_schemes_that_embed_nothing_are_judged_on_one_theft(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assay.attacks.extract import Extract
+
+    overrides = (f"paths.cache={runs}/cache", "attack=extract_mlp", "attack.epochs=1", "deployment=api_label")
+    first = isolate.perform(spec(runs, "watermark=akh", *overrides))
+    again = isolate.perform(spec(runs, "watermark=akh", *overrides))
+    assert timeless(first) == timeless(again)
+    assert [p["cost"] for p in first["curve"]] == [p["cost"] for p in again["curve"]], "as it was measured"
+
+    def stolen_already(*_: object) -> None:
+        raise AssertionError("the theft is done")
+
+    monkeypatch.setattr(Extract, "__call__", stolen_already)
+    other = isolate.perform(spec(runs, "watermark=random_queries", "watermark.queries=100", *overrides))
+    for one, two in zip(first["curve"], other["curve"], strict=True):
+        assert {**one["cost"], "of": one["agreement"]} == {**two["cost"], "of": two["agreement"]}
+    marked = isolate.perform(spec(runs, "watermark=uchida", *overrides))
+    assert marked["reason"] == "AssertionError: the theft is done", "a marked model is another one to steal"
+
+
+def test_a_theft_that_is_more_than_weights_is_not_kept(runs: Path) -> None:
+    overrides = ("watermark=akh", f"paths.cache={runs}/cache")
+    isolate.perform(spec(runs, *overrides, "attack=evade_flip"))
+    assert not list((runs / "cache" / "thefts").glob("*.safetensors"))
+    isolate.perform(spec(runs, *overrides, "attack=prune"))
+    assert len(list((runs / "cache" / "thefts").glob("*.safetensors"))) == 1
+
+
+def test_overwriting_shows_both_owners(runs: Path) -> None:
+    record = isolate.perform(spec(runs, "watermark=uchida", "attack=overwrite", "attack.multipliers=[10.0]"))
+    (point,) = record["curve"]
+    assert point["overwriter"]["surrogate"]["detected"] is True, "the thief's mark is in his model"
+    assert point["overwriter"]["marked"]["detected"] is False, "and not in the owner's"
+    assert record["controls"]["unmarked"]["detected"] is False
 
 
 def test_statuses(runs: Path) -> None:

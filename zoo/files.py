@@ -115,7 +115,11 @@ def save_model(path: Path, model: nn.Module, header: dict[str, Any]) -> None:
 def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     """Weights into a freshly built network, every name and shape checked, NaN and infinity refused; eval mode."""
     tensors, _ = load_tensors(path, "model")
-    model = build()
+    return filled(build(), tensors, path)
+
+
+def filled(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> nn.Module:
+    """The network with these weights, read from `path`; ConfigError unless they fit."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
