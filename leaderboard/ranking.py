@@ -49,7 +49,7 @@ def outcome(record: Record, budget: float = BUDGET) -> tuple[str, float | None]:
     """The trial's outcome, and the weakest log10 p of a surrogate within the budget."""
     if record["status"] != "ok":
         return record["status"], None
-    if record.get("declared", {}).get("attack", {}).get("goal") == "claim":
+    if is_claim(record):
         return _claim_outcome(record)
     # 1e-9: accuracies are shares of a test split, and a loss of exactly 2 pp is within the budget
     within = [p for p, loss in zip(record["curve"], losses(record), strict=True) if loss <= budget + 1e-9]
@@ -86,13 +86,23 @@ def board_of(record: Record) -> tuple[str, ...]:
     return tuple(record["choices"].get(axis, "") for axis in BOARD)
 
 
-def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
-    """A row per board and scheme, best first. Equal results share a rank; schemes without a decided trial come last, with none."""
+def schemes(records: Iterable[Record]) -> dict[tuple[str, ...], list[Record]]:
+    """The labelled records of every board and scheme, (*board_of(record), name), in order; without the control's."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in map(labelled, records):
         if record["choices"]["watermark"] != CONTROL:
             groups[*board_of(record), record["choices"]["watermark"]].append(record)
-    rows = [_row(members, budget) for _, members in sorted(groups.items())]
+    return dict(sorted(groups.items()))
+
+
+def is_claim(record: Record) -> bool:
+    """An accuser's trial, where evidence speaks against the scheme; for all others it is a theft's."""
+    return bool(record.get("declared", {}).get("attack", {}).get("goal") == "claim")
+
+
+def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
+    """A row per board and scheme, best first. Equal results share a rank; schemes without a decided trial come last, with none."""
+    rows = [_row(members, budget) for members in schemes(records).values()]
     for row in rows:
         better = sum(_board(other) == _board(row) and _merit(other) > _merit(row) for other in rows)
         row["rank"] = better + 1 if row["decided"] else None
@@ -117,11 +127,7 @@ def _row(records: list[Record], budget: float) -> Record:
     counts = Counter(result for _, result, _ in found)
     done = [record for record in records if record["status"] == "ok"]
     declared: Record = next((r["declared"]["watermark"] for r in records if "declared" in r), {})
-    evidence = [
-        (p, record["choices"]["attack"])
-        for record, _, p in found
-        if p is not None and record.get("declared", {}).get("attack", {}).get("goal") != "claim"
-    ]
+    evidence = [(p, r["choices"]["attack"]) for r, _, p in found if p is not None and not is_claim(r)]
     weakest, attack = max(evidence, default=(None, None), key=lambda pair: pair[0])
     return {
         **dict(zip(BOARD, board_of(records[0]), strict=True)),
