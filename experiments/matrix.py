@@ -4,8 +4,9 @@ Models and keys that do not depend on the attack are scored once for all trials 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..core.scores import Scores
 from ..core.suspects import Suspects
 from ..core.theft import Surrogate
 from .cache import code_digest
-from .people import Owner, scheme_of
+from .people import Owner, clean_models, scheme_of
 from .trial import Trial
 
 
@@ -45,17 +46,23 @@ class Matrix:
         mine: Owner,
         rival: Owner,
         stolen: Sequence[Surrogate],
-        nulls: list[nn.Module],
         ledger: Ledger,
     ) -> "Matrix":
         scheme, device = trial.watermark, trial.hardware.device
         own = [scheme.settle(k, ledger) for k in (mine.key, rival.key, *random_keys(trial, mine.victim))]
-        known = Suspects([mine.victim, rival.marked, mine.marked, *nulls], device)
+
+        @cache
+        def known() -> (
+            Suspects
+        ):  # loaded only by the first trial of a scheme, and where new keys are presented
+            nulls = clean_models(trial, trial.settings.verification.null_models)
+            return Suspects([mine.victim, rival.marked, mine.marked, *nulls], device)
+
         shown = [(i, key) for i, s in enumerate(stolen) if (key := s.claim or s.mark) is not None]
         thiefs = [key for _, key in shown]
         scores = calibrated(trial, known, own)
         if thiefs:
-            scores = Scores.joined([scores, scheme.score(known, thiefs)], axis=1)
+            scores = Scores.joined([scores, scheme.score(known(), thiefs)], axis=1)
         if stolen:
             suspects = Suspects([s.model for s in stolen], device)
             scores = Scores.joined([scores, scheme.score(suspects, [*own, *thiefs])], axis=0)
@@ -64,7 +71,7 @@ class Matrix:
             keys=[*own, *thiefs],
             randoms=range(2, len(own)),
             presented={i: len(own) + column for column, (i, _) in enumerate(shown)},
-            nulls=slice(Matrix.NULLS, len(known)),
+            nulls=slice(Matrix.NULLS, Matrix.NULLS + trial.settings.verification.null_models),
             valid=scheme.nulls,
             fpr=trial.settings.verification.fpr,
         )
@@ -100,19 +107,19 @@ class Matrix:
         return {"models": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
 
 
-def calibrated(trial: Trial, known: Suspects, keys: Sequence[Key]) -> Scores:
+def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key]) -> Scores:
     """The part of the matrix that is the same under every attack: (3 + null models, owner's, rival's and random keys). An API
     mark's keys follow the ledger of the trial, so it has none."""
     scheme = trial.watermark
     if scheme.answers:
-        return scheme.score(known, keys)
+        return scheme.score(known(), keys)
     verification = trial.spec.config["verification"]
     config = {
         **scheme_of(trial, trial.seed),
         "calibration": {name: verification[name] for name in ("random_keys", "null_models")},
         "keys": [key.fingerprint for key in keys[:2]],
     }
-    return trial.cache.scores(config, code_digest(type(scheme), Matrix), lambda: scheme.score(known, keys))
+    return trial.cache.scores(config, code_digest(type(scheme), Matrix), lambda: scheme.score(known(), keys))
 
 
 def finite(values: Any) -> list[float | None]:

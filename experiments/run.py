@@ -19,7 +19,7 @@ from .catalogue import declared
 from .environment import environment
 from .matrix import Matrix
 from .meter import Meter
-from .people import Owner, clean_models, owner
+from .people import Owner, owner
 from .stolen import surrogates_of
 from .trial import Trial
 
@@ -39,7 +39,6 @@ def run(trial: Trial) -> dict[str, Any]:
         )
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
-    nulls = clean_models(trial, trial.settings.verification.null_models)
     access = exposed(trial, mine)
     meter = Meter(access, trial.trainer("thief"))
     surrogates = surrogates_of(trial, access, meter)
@@ -47,7 +46,7 @@ def run(trial: Trial) -> dict[str, Any]:
         raise NotApplicable(
             f"{trial.spec.choices['watermark']} proves from its ledger, and {trial.spec.choices['attack']} asked nothing"
         )
-    matrix = Matrix.measured(trial, mine, rival, surrogates, nulls, access.ledger)
+    matrix = Matrix.measured(trial, mine, rival, surrogates, access.ledger)
     if trial.settings.save is not None:
         export(trial, Path(trial.settings.save), mine, matrix.keys[0], surrogates)
     return {

@@ -1,7 +1,7 @@
 """Suites: named grids of trials (conf/suite/*.yaml), run in parallel, resumed where they were left."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from .catalogue import CONF, GROUPS, catalogue
 from .config import Spec, composer, options, suggest
 from .isolate import isolated
 
+Axes = dict[str, list[Any]]
+Point = dict[str, Any]
 
-def grid(name: str, folders: Sequence[Path]) -> list[list[str]]:
-    """The suite's trials as lists of overrides; schemes vary fastest, so shared models are trained early."""
+
+def grid(name: str, folders: Sequence[Path]) -> list[Axes]:
+    """The suite's blocks, each the values on every axis; schemes vary fastest, so shared models are trained early."""
     path = next((p for f in folders if (p := f / "suite" / f"{name}.yaml").is_file()), None)
     if path is None:
         raise ConfigError(f"there is no suite called {name!r}.{suggest(name, options('suite'))}")
@@ -28,16 +31,10 @@ def grid(name: str, folders: Sequence[Path]) -> list[list[str]]:
     except (TypeError, KeyError, ValueError):
         shape = "`common` (settings) and `blocks` (a list of settings), as in conf/suite/quick.yaml"
         raise ConfigError(f"{path}: expected {shape}") from None
-    trials = []
-    for block in blocks:
-        axes = {**block, **common}
-        values = [chosen(axis, value, folders) for axis, value in axes.items()]
-        trials += [
-            [f"{a}={v}" for a, v in zip(axes, point, strict=True)] for point in itertools.product(*values)
-        ]
-    if not trials:
+    found = [{a: chosen(a, v, folders) for a, v in {**block, **common}.items()} for block in blocks]
+    if not any(all(axes.values()) for axes in found):
         raise ConfigError(f"{path} names no trial: its blocks are empty")
-    return trials
+    return found
 
 
 def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
@@ -55,8 +52,47 @@ def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
 def specs_of(
     name: str, overrides: Sequence[str], config_dir: str | None, folders: Sequence[Path]
 ) -> list[Spec]:
+    """The suite's trials, each once."""
     with composer(config_dir) as compose:
-        return [compose([*trial, "trainer.progress=false", *overrides]) for trial in grid(name, folders)]
+
+        def composed(point: Point) -> Spec:
+            words = [f"{axis}={value}" for axis, value in point.items()]
+            found: Spec = compose([*words, "trainer.progress=false", *overrides])
+            return found
+
+        specs = every(grid(name, folders), composed, folders)
+    return list({spec.id: spec for spec in specs}.values())
+
+
+def every(blocks: list[Axes], composed: Callable[[Point], Spec], folders: Sequence[Path]) -> list[Spec]:
+    """Every point of the blocks. Hydra takes 0.1 s for one, so where no option refers to another axis that varies, it composes as
+    many as the longest axis has values, and the rest is put together from their parts."""
+    wanted = [
+        dict(zip(axes, point, strict=True)) for axes in blocks for point in itertools.product(*axes.values())
+    ]
+    values: Axes = {axis: list(dict.fromkeys(point[axis] for point in wanted)) for axis in wanted[0]}
+    varied = {axis for axis, found in values.items() if len(found) > 1}
+    if any(set(point) != set(values) for point in wanted) or not _separable(varied, folders):
+        return [composed(point) for point in wanted]
+    longest = max(map(len, values.values()))
+    rows = [composed({a: found[i % len(found)] for a, found in values.items()}) for i in range(longest)]
+    parts = {(axis, v): rows[i] for axis in varied for i, v in enumerate(values[axis])}
+
+    def assembled(point: Point) -> Spec:
+        own = {axis: parts[axis, point[axis]] for axis in varied}
+        choices = {a: part.choices[a] for a, part in own.items() if a in part.choices}
+        config = {axis: part.config[axis] for axis, part in own.items()}
+        return Spec({**rows[0].choices, **choices}, {**rows[0].config, **config}, rows[0].overrides)
+
+    return [assembled(point) for point in wanted]
+
+
+def _separable(varied: set[str], folders: Sequence[Path]) -> bool:
+    """Whether what an option of a varied axis resolves to depends on no other varied axis."""
+    if any("." in axis for axis in varied):
+        return False
+    texts = [path.read_text() for axis in varied for f in folders for path in (f / axis).glob("*.yaml")]
+    return not any("${" + axis in text for axis in varied for text in texts)
 
 
 def run_suite(specs: list[Spec], jobs: int, console: Console) -> list[Record]:

@@ -6,8 +6,9 @@ import pytest
 
 from assay.core.errors import ConfigError
 from assay.experiments.catalogue import CONF, catalogue
+from assay.experiments.config import composer
 from assay.experiments.handbook import handbook, table
-from assay.experiments.suite import chosen, grid
+from assay.experiments.suite import chosen, specs_of
 from assay.leaderboard.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,9 +56,22 @@ def test_a_mapping_in_a_suite_stands_for_all_that_declare_it() -> None:
 
 
 def test_the_matrix_is_every_scheme_under_every_attack() -> None:
-    trials = grid("matrix", [CONF])
-    assert (
-        len(trials)
-        == len({tuple(t) for t in trials})
-        == len(catalogue("watermark")) * len(catalogue("attack"))
-    )
+    specs = specs_of("matrix", [], None, [CONF])
+    pairs = {(spec.choices["watermark"], spec.choices["attack"]) for spec in specs}
+    assert len(specs) == len(pairs) == len(catalogue("watermark")) * len(catalogue("attack"))
+    with composer() as compose:
+        for spec in specs[:: len(specs) // 4]:  # what is put together from parts is what Hydra composes
+            assert spec == compose(
+                [*(f"{axis}={option}" for axis, option in spec.choices.items()), "trainer.progress=false"]
+            )
+
+
+def test_axes_that_refer_to_each_other_are_composed_point_by_point(tmp_path: Path) -> None:
+    (tmp_path / "suite").mkdir()
+    text = "common: {task: digits, seed: [0, 1]}\nblocks:\n  - {model: [cnn_small, mlp], watermark: [none, uchida]}"
+    (tmp_path / "suite" / "both.yaml").write_text(text)
+    specs = specs_of("both", [], str(tmp_path), [tmp_path, CONF])
+    layers = {s.config["watermark"]["layer"] for s in specs if s.choices["watermark"] == "uchida"}
+    assert layers == {"net.block3.conv", "net.hidden2.linear"}, "uchida takes the layer that the model names"
+    assert len(specs) == 8
+    assert len(specs_of("both", ["watermark=uchida"], str(tmp_path), [tmp_path, CONF])) == 4, "each once"
