@@ -26,26 +26,26 @@ NEEDS = {
     "labels": "Through an API that answers labels",
 }
 NULLS = {"random_keys": "random keys", "independent_models": "independent models"}
-WORDS = {
-    "survives": "yes",
-    "removed": "**no**",
-    "forged": "**forged**",
-    "undecided": "?",
-    "too_costly": "costly",
-    "blocked": "denied",
-    "not_applicable": "–",
-    "failed": "failed",
+COLUMNS = {
+    "survives": ("survives",),
+    "removed by": ("removed",),
+    "forged by": ("forged",),
+    "too costly for the thief": ("too_costly",),
+    "undecided": ("undecided",),
+    "no number": ("blocked", "not_applicable", "failed"),
 }
+LINKED = ("removed", "forged")
 INTRO = """# Catalogue
 
 Made by `assay list --markdown > docs/catalogue.md`; a test holds it to the yamls. Nulls and exact tails: docs/statistics.md.
 """
 SURVIVAL = """## What survives what
 
-`assay suite matrix` on digits, one seed, 1 % false-positive rate. yes: evidence in every stolen model within 2 pp of the marked
-model's accuracy (against an accuser: his key finds nothing); **no**: some such model carries none; **forged**: an accuser's key
-finds the marked model; costly: no stolen model stays within 2 pp; ?: the null is too small to decide; –: scheme and attack do
-not fit. Each word links to its record.
+`assay suite matrix` on digits, one seed, 1 % false-positive rate, 99 null models. Survives: evidence in every stolen model within
+2 pp of the marked model's accuracy (against an accuser: his key finds nothing). Removed: some such model carries none. Forged: an
+accuser's key finds the marked model. Too costly: no stolen model stays within 2 pp. Undecided: the null is too small. No number:
+scheme and attack do not fit, or the deployment denies what the attack needs. Links lead to the records; `assay board --runs
+results/digits` shows every cell.
 """
 
 
@@ -133,17 +133,17 @@ def _plain(value: Any) -> str:
 
 
 def _survival(cells: dict[tuple[str, str], Record], link: str) -> str:
-    """Attacks down, schemes across, so that the page stays narrow where schemes are fewer."""
-    schemes = sorted({scheme for scheme, _ in cells} - {CONTROL})
-    attacks = sorted({attack for _, attack in cells})
-    rows = [
-        [f"`{attack}`", *(_cell(cells.get((scheme, attack)), link) for scheme in schemes)]
-        for attack in attacks
-    ]
-    return table(["attack", *schemes], rows)
+    """A row per scheme: under which attacks it ended how."""
+    rows = []
+    for scheme in sorted({scheme for scheme, _ in cells} - {CONTROL}):
+        own = {attack: record for (name, attack), record in sorted(cells.items()) if name == scheme}
+        ended = {attack: outcome(record)[0] for attack, record in own.items()}
+        told = [[_named(a, own[a], link) for a in own if ended[a] in kinds] for kinds in COLUMNS.values()]
+        rows.append(
+            [f"`{scheme}`", *(f"{len(names)}: {', '.join(names)}" if names else "0" for names in told)]
+        )
+    return table(["scheme", *COLUMNS], rows)
 
 
-def _cell(record: Record | None, link: str) -> str:
-    if record is None:
-        return ""
-    return f"[{WORDS[outcome(record)[0]]}]({link}/{record['id']}.json)"
+def _named(attack: str, record: Record, link: str) -> str:
+    return f"[{attack}]({link}/{record['id']}.json)" if outcome(record)[0] in LINKED else attack

@@ -7,8 +7,9 @@ import pytest
 from assay.core.errors import ConfigError
 from assay.experiments.catalogue import CONF, catalogue
 from assay.experiments.config import composer
-from assay.experiments.handbook import handbook, table
+from assay.experiments.handbook import LINKED, handbook, table
 from assay.experiments.suite import chosen, specs_of
+from assay.leaderboard.ranking import outcome
 from assay.leaderboard.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,11 +34,21 @@ def test_every_option_has_a_row_with_its_mechanism(group: str) -> None:
             assert len(mechanism) > 20 or mechanism.startswith("as `"), name
 
 
-def test_measured_cells_are_linked() -> None:
+def test_every_measured_cell_stands_in_the_row_of_its_scheme() -> None:
     records = list(Store(ROOT / "results" / "quick" / "records"))
-    page = handbook(records, "there")
-    assert "| `finetune` |" in page
-    assert all(f"(there/{r['id']}.json)" in page for r in records if r["choices"]["watermark"] != "none")
+    lines = handbook(records, "there").split("What survives what")[1].splitlines()
+    rows = {
+        scheme: next(line for line in lines if line.startswith(f"| `{scheme}` |"))
+        for scheme in ("uchida", "akh")
+    }
+    for record in records:
+        scheme, attack = record["choices"]["watermark"], record["choices"]["attack"]
+        if scheme in rows:
+            assert attack in rows[scheme]
+            assert (f"[{attack}](there/{record['id']}.json)" in rows[scheme]) == (
+                outcome(record)[0] in LINKED
+            )
+    assert "| `none` |" not in "\n".join(lines), "the control is no scheme"
 
 
 def test_cells_cannot_break_a_table() -> None:
