@@ -2,8 +2,10 @@
 
 The bootstrap resamples victims (seeds), and within a victim the runs of each attack. Attacks are not resampled: the suite is a
 fixed list and the score is its worst case, which 37 of 100 draws would miss. One draw of the victims serves all attacks, so what
-a victim does to all of them together stays. Percentile intervals are too short for few victims
-(tests/test_compare.py measures it), and where all draws agree none can be estimated: nan, never width 0. The survival rate has an
+a victim does to all of them together stays. The minimum over attacks of measured rates is biased low, and that of resampled rates
+twice, so the upper end is at least that of the attack which is worst by itself, at Bonferroni's level for having chosen it.
+Simulated coverage of 95 % intervals (tests/test_compare.py): 93 % and more of 20 victims, 90 % of 10 under 20 attacks of
+equal strength, and far less of 3 to 5. Where all draws agree none can be estimated: nan, never width 0. The survival rate has an
 exact interval instead (frontier.py), so the ranks are by it.
 
 The paired test is over seeds. Cells of one seed are attacks on one marked model, not independent: McNemar's test with the cell
@@ -20,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .frontier import Floats, Thefts, area, cell_of, curves, knots, worst
 from .ranking import Record, outcome, schemes
@@ -59,20 +62,47 @@ def area_intervals(
     if len(found.seeds) < 2:
         return [(math.nan, math.nan) for _ in ranges]
     losses_X = knots(found, max(ranges))
-    if found.reach_SCR.shape[2] > 1:
-        rng, one = np.random.default_rng(seed), np.ones((1, len(found.seeds)))
-        parts = [curves(_redrawn(found, rng), losses_X, one) for _ in range(draws)]
-        least_DX, most_DX = (np.concatenate(part) for part in zip(*parts, strict=True))
-        place_D = np.arange(draws)
-    else:  # few seeds have few distinct resamples: 126 of 5
+    samples, place_D = _samples(found, draws, seed)
+    parts = [curves(part, losses_X, weights_DS) for part, weights_DS in samples]
+    least_DX, most_DX = (np.concatenate(part) for part in zip(*parts, strict=True))
+    out = []
+    for upto in ranges:
+        c, cells = _weakest(found, losses_X, upto)
+        one_DX = np.concatenate([curves(_only(part, c), losses_X, w)[1] for part, w in samples])
+        curves_DX = least_DX, most_DX, _filled(one_DX, most_DX)
+        least_D, most_D, alone_D = (area(values_DX, losses_X, upto)[place_D] for values_DX in curves_DX)
+        out.append(percentiles(least_D, most_D, alone_D, cells, confidence))
+    return out
+
+
+def _samples(found: Thefts, draws: int, seed: int) -> tuple[list[tuple[Thefts, Floats]], NDArray[np.intp]]:
+    """Thefts with weightings of their seeds, and which of all those weightings each draw takes. Where a seed has one run of a cell
+    only the weights vary, and few seeds have few distinct ones: 126 of 5."""
+    if found.reach_SCR.shape[2] == 1:
         weights_US, place_D = np.unique(resampled(len(found.seeds), draws, seed), axis=0, return_inverse=True)
-        least_DX, most_DX = curves(found, losses_X, weights_US)
-    return [
-        percentiles(
-            area(least_DX, losses_X, upto)[place_D], area(most_DX, losses_X, upto)[place_D], confidence
-        )
-        for upto in ranges
-    ]
+        return [(found, weights_US)], place_D
+    rng, one = np.random.default_rng(seed), np.ones((1, len(found.seeds)))
+    return [(_redrawn(found, rng), one) for _ in range(draws)], np.arange(draws)
+
+
+def _only(found: Thefts, c: int) -> Thefts:
+    parts = (values[:, [c]] for values in (found.reach_SCR, found.doubt_SCR, found.removal_SCR))
+    return Thefts(found.seeds, (found.cells[c],), *parts)
+
+
+def _filled(one_DX: Floats, frontier_DX: Floats) -> Floats:
+    """An attack alone, and the worst of the others where it steals nothing: never below the frontier."""
+    return np.where(np.isnan(one_DX), frontier_DX, one_DX)
+
+
+def _weakest(found: Thefts, losses_X: Floats, upto: float) -> tuple[int, int]:
+    """The cell with the smallest area by itself, and how many cells steal anything."""
+    one = np.ones((1, len(found.seeds)))
+    most_1X = curves(found, losses_X, one)[1]
+    alone = [curves(_only(found, c), losses_X, one)[1] for c in range(len(found.cells))]
+    areas_C = [float(area(_filled(values, most_1X), losses_X, upto)[0]) for values in alone]
+    stealing = sum(not np.isnan(values).all() for values in alone)
+    return int(np.argmin(areas_C)), max(stealing, 1)
 
 
 def _redrawn(found: Thefts, rng: np.random.Generator) -> Thefts:
@@ -93,17 +123,26 @@ def worst_interval(value_SC: Floats, draws: int = DRAWS, seed: int = 0, confiden
     """Of the smallest mean over seeds of any cell; nan where a seed has no value. A single column is a plain mean's."""
     if len(value_SC) < 2:
         return math.nan, math.nan
-    worst_D = worst(value_SC[..., None], resampled(len(value_SC), draws, seed))[:, 0]
-    return percentiles(worst_D, worst_D, confidence)
+    weights_DS = resampled(len(value_SC), draws, seed)
+    worst_D = worst(value_SC[..., None], weights_DS)[:, 0]
+    means = [
+        worst(value_SC[:, [c], None], np.ones((1, len(value_SC))))[0, 0] for c in range(value_SC.shape[1])
+    ]
+    alone_D = worst(value_SC[:, [int(np.nanargmin(means))], None], weights_DS)[:, 0]
+    return percentiles(worst_D, worst_D, _filled(alone_D, worst_D), len(means), confidence)
 
 
-def percentiles(least_D: Floats, most_D: Floats, confidence: float = 0.95) -> Interval:
-    """nan where all draws agree; draws in which nothing was stolen are left out."""
-    least_D, most_D = least_D[~np.isnan(least_D)], most_D[~np.isnan(most_D)]
+def percentiles(
+    least_D: Floats, most_D: Floats, alone_D: Floats, cells: int, confidence: float = 0.95
+) -> Interval:
+    """nan where all draws agree; draws in which nothing was stolen are left out. alone: of the one cell that is worst by itself."""
+    there_D = ~(np.isnan(least_D) | np.isnan(most_D))
+    least_D, most_D, alone_D = least_D[there_D], most_D[there_D], alone_D[there_D]
     if not len(least_D) or min(np.ptp(least_D), np.ptp(most_D)) == 0:
         return math.nan, math.nan
     tail = (1 - confidence) / 2
-    return float(np.quantile(least_D, tail)), float(np.quantile(most_D, 1 - tail))
+    high = max(np.quantile(most_D, 1 - tail), np.quantile(alone_D, 1 - tail / cells))
+    return float(np.quantile(least_D, tail)), float(high)
 
 
 def ranks(intervals: Sequence[Interval]) -> list[tuple[int, int]]:
