@@ -35,9 +35,9 @@ class Active(Attack):
     share: Annotated[float, Gt(0), Le(1)] = 0.5
     """Of the inputs that are asked at all: the least certain."""
     start: Annotated[float, Gt(0), Le(1)] = 0.2
-    """Of these, asked at random before there is a student; 10 to 20 % in the paper."""
+    """Of these, asked at random before there is a student; 10 % in the paper."""
     rounds: Annotated[int, Ge(1)] = 4
-    """10 in section 4 of the paper."""
+    """10 in the paper."""
     epochs: Annotated[int, Ge(1)] = 40
     student: Any = None
 

@@ -44,7 +44,7 @@ class Generator(nn.Module):
 
 
 def disagreement(scores: Tensor, student_logits: Tensor) -> Tensor:
-    """(N,) the L1 distance of log-probabilities, each without its mean (DFME, section 3.2)."""
+    """(N,) the L1 distance of log-probabilities, each without its mean (DFME)."""
     log_scores = scores.clamp_min(1e-7).log()
     logits = torch.log_softmax(student_logits, -1)
     centred = (log_scores - log_scores.mean(-1, keepdim=True)) - (logits - logits.mean(-1, keepdim=True))
@@ -61,7 +61,7 @@ class DataFree(Attack):
     paper = "Truong et al., CVPR 2021, arXiv:2011.14779"
 
     budget: Annotated[int, Ge(64)] = 6_000
-    """Queries; 2 million for CIFAR-10 in MAZE's and DFME's smallest settings."""
+    """Queries; 20 million for CIFAR-10 and 2 million for SVHN in DFME's code."""
     rounds: Annotated[int, Ge(1)] = 3
     batch: Annotated[int, Ge(2)] = 64
     noise: Annotated[int, Ge(1)] = 64

@@ -28,7 +28,7 @@ class Clusters(Detector):
 
     def suspicion(self, model: nn.Module, stream: Tensor, clean: Examples, seed: int) -> Tensor:
         """One minus the share of the query's cluster, times how well the two clusters of its predicted class are separated (the
-        mean silhouette): the two tests of section 4 as one number."""
+        mean silhouette): two tests of the paper as one number."""
         features_NF = penultimate(model, stream).double()
         labels_N = row_labels(logits(model, stream))
         out_N = torch.zeros(len(stream), dtype=torch.float64)

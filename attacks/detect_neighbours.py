@@ -22,7 +22,7 @@ class Neighbours(Detector):
     """50 for CIFAR-10 in the paper, whose training set is 140 times as large as a thief's digits."""
 
     def suspicion(self, model: nn.Module, stream: Tensor, clean: Examples, seed: int) -> Tensor:
-        """The distance to the k-th nearest of the thief's inputs, features scaled to length 1 (section 3)."""
+        """The distance to the k-th nearest of the thief's inputs, features scaled to length 1."""
         mine, theirs = (functional.normalize(penultimate(model, x).double()) for x in (clean.inputs, stream))
         k = min(self.k, len(mine))
         return torch.cdist(theirs, mine).kthvalue(k, dim=1).values

@@ -18,7 +18,7 @@ class Spectral(Detector):
     paper = "Tran et al., NeurIPS 2018, arXiv:1811.00636"
 
     def suspicion(self, model: nn.Module, stream: Tensor, clean: Examples, seed: int) -> Tensor:
-        """The squared projection on the top singular vector of the class's centred features (algorithm 1)."""
+        """The squared projection on the top singular vector of the class's centred features."""
         features_NF = penultimate(model, stream).double()
         labels_N = row_labels(logits(model, stream))
         out_N = torch.zeros(len(stream), dtype=torch.float64)

@@ -19,7 +19,7 @@ class Strip(Detector):
     paper = "Gao et al., ACSAC 2019, arXiv:1902.06531"
 
     blends: Annotated[int, Ge(1)] = 32
-    """Clean pictures each query is blended with; 100 in section 4."""
+    """Clean pictures each query is blended with; 100 in the official code."""
     share: Annotated[float, Gt(0), Lt(1)] = 0.5
     """Of the clean picture."""
 

@@ -1,5 +1,5 @@
 """The stolen model answers together with models the thief trained himself, which outvote what only the owner's model learnt (Hitaj
-et al., AsiaCCS 2019, arXiv:1809.00615, "ensemble"). Its weights stay as they are and can be read.
+et al., SDS 2019, arXiv:1809.00615, "ensemble"). Its weights stay as they are and can be read.
 """
 
 import copy
@@ -32,7 +32,7 @@ class EvadeEnsemble(Attack):
     needs = "weights"
     data = "labelled"
     axis = "helpers"
-    paper = "Hitaj et al., AsiaCCS 2019, arXiv:1809.00615"
+    paper = "Hitaj et al., SDS 2019, arXiv:1809.00615"
 
     helpers: tuple[Annotated[int, Ge(1)], ...] = (1, 2, 4)
     """Models of the victim's architecture, trained on the thief's labels by the task's recipe."""

@@ -143,7 +143,7 @@ class EvadeFilter(Attack):
     needs = "weights"
     data = "unlabelled"
     axis = "share of ordinary queries refused"
-    paper = "Hitaj et al., AsiaCCS 2019, arXiv:1809.00615"
+    paper = "Hitaj et al., SDS 2019, arXiv:1809.00615"
 
     recipe: Recipe
     looks_at: Literal["pictures", "activations"] = "pictures"

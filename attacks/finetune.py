@@ -1,4 +1,4 @@
-"""Fine-tuning on the thief's data (Adi et al., USENIX Security 2018, section 5.4; Lukas et al., S&P 2022).
+"""Fine-tuning on the thief's data (Adi et al., USENIX Security 2018, arXiv:1802.04633; Lukas et al., S&P 2022).
 
 layers: last or all; reinit_head draws a new last layer first. So FTLL, FTAL, RTLL and RTAL are four settings of two fields.
 """
@@ -34,7 +34,7 @@ class Finetune(Attack):
     needs = "weights"
     data = "labelled"
     axis = "epochs"
-    paper = "Adi et al., USENIX Security 2018, section 5.4"
+    paper = "Adi et al., USENIX Security 2018, arXiv:1802.04633"
 
     recipe: Recipe
     layers: Literal["last", "all"] = "all"

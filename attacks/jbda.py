@@ -16,7 +16,7 @@ from .extract import affordable, student, within_budget
 
 
 def stepped(model: nn.Module, data: Examples, size: float) -> Tensor:
-    """x + size * sign of the gradient of the student's output for the victim's label, in [0, 1] (equation 1)."""
+    """x + size * sign of the gradient of the student's output for the victim's label, in [0, 1]."""
     inputs = data.inputs.clone().requires_grad_(True)
     outputs = model(inputs).gather(1, data.targets.clamp_min(0)[:, None]).sum()
     (gradient,) = torch.autograd.grad(outputs, inputs)
@@ -31,13 +31,13 @@ class Jbda(Attack):
     paper = "Papernot et al., AsiaCCS 2017, arXiv:1602.02697"
 
     seeds: Annotated[int, Ge(2)] = 150
-    """150 in section 5.1; DeepJudge's code takes 150 to 1,000."""
+    """150 in the paper; DeepJudge's code takes 150 to 1,000."""
     rounds: Annotated[int, Ge(0)] = 3
     """Of augmentation: 2^3 times the seeds. 6 in the paper."""
     size: Annotated[float, Gt(0)] = 0.1
-    """lambda, section 5.1; 0.01 in DeepJudge's code."""
+    """lambda, as in the paper; 0.01 in DeepJudge's code."""
     period: Annotated[int, Ge(1)] = 2
-    """tau of appendix B in the paper's periodical step; 2 in DeepJudge's code."""
+    """tau of the periodical step (Papernot et al. 2016, arXiv:1605.07277); 2 in DeepJudge's code."""
     epochs: Annotated[int, Ge(1)] = 20
     student: Any = None
 

@@ -54,7 +54,7 @@ class Mcr(Attack):
     polish: Recipe
     """Of each point afterwards; 50 epochs there."""
     positions: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.1, 0.3, 0.5)
-    """t; the midpoint there, 0.1 to 0.4 in the paper."""
+    """t; the midpoint there."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         start, data = access.weights(), adversary.data

@@ -29,7 +29,7 @@ class Merge(Attack):
     models: Annotated[int, Ge(1)] = 3
     """A surrogate of the first 1, 2, ... so many."""
     scale: Annotated[float, Gt(0)] = 1.0
-    """Of the merged task vector; uniform has none. arithmetic multiplies the sum: 0.3 in the paper's figures."""
+    """Of the merged task vector; uniform has none. arithmetic multiplies the sum: the paper chooses it on held-out data."""
     density: Annotated[float, Gt(0), Le(1)] = 0.2
     """The share of entries that ties (0.2) and dare (0.1) keep."""
 

@@ -35,7 +35,7 @@ def stepped_to(model: nn.Module, inputs: Tensor, targets: Tensor, step: float) -
 
 def adversarial(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float, steps: int) -> Tensor:
     """Within epsilon of the inputs in every pixel, away from the targets: a random start by the global generator, steps of
-    2.5 epsilon / steps (section 5). The model evaluates meanwhile."""
+    2.5 epsilon / steps. The model evaluates meanwhile."""
     noise = (2 * torch.rand_like(inputs) - 1) * epsilon
     with evaluating(model):
         for _ in range(steps):

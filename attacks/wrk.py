@@ -29,7 +29,7 @@ class Wrk(Attack):
     needs = "weights"
     data = "labelled"
     axis = "epochs"
-    paper = "AAAI 2026, arXiv:2511.07947"
+    paper = "Xiao et al., AAAI 2026, arXiv:2511.07947"
 
     recipe: Recipe
     """The authors': 10 epochs of SGD at 0.001, cosine, batches of 32. 0.02 here, for the few steps

@@ -84,7 +84,7 @@ def weighted_bits_log10_p(statistic: ArrayLike, trials: ArrayLike, weights: Arra
     layers l. weights: (L,), of any sign. With equal weights counts_log10_p is exact.
 
     A bound, never below the exact p, because both of these are: P[Z >= z] / (4 P[Z >= sqrt 2]), 3.179 P[Z >= z], holds for every
-    weighted sum of signs (Bentkus and Dzindzalieta, Bernoulli 21(2), 2015, theorem 1.1) and costs half a decade; Chernoff's holds
+    weighted sum of signs (Bentkus and Dzindzalieta, Bernoulli 21(2), 2015) and costs half a decade; Chernoff's holds
     at any tilt, and is the smaller one far out."""
     w = np.asarray(weights, dtype=np.float64)
     if w.ndim != 1 or not np.isfinite(w).all():

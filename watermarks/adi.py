@@ -30,7 +30,7 @@ class Adi(Watermark):
 
     derivation: Literal["derived", "chosen"]
     triggers: Annotated[int, Ge(1)] = 100
-    """100 in section 5.1."""
+    """100 in the paper."""
     per_batch: Annotated[int, Ge(1)] = 8
     """Triggers appended to every batch. The paper appends 2 to each 100 over 60 epochs; short trainings need more."""
 

@@ -23,7 +23,7 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def pgd(inputs: Tensor, loss: RowLoss, epsilon: float, steps: int, step: float | None = None) -> Tensor:
-    """Inputs that lower `loss`, each by signed steps (of 2.5 epsilon / steps unless given; Madry et al. 2018, section 5), within
+    """Inputs that lower `loss`, each by signed steps (of 2.5 epsilon / steps unless given; Madry et al. 2018), within
     L-infinity `epsilon` and [0, 1]. One step of size epsilon is FGSM (Goodfellow et al. 2015)."""
     low, high = (inputs - epsilon).clamp(0, 1), (inputs + epsilon).clamp(0, 1)
     size = step if step is not None else min(epsilon, 2.5 * epsilon / steps)

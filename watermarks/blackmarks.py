@@ -53,7 +53,7 @@ def two_groups(points_CD: Tensor) -> Tensor:
 
 
 def bit_loss(logits_NC: Tensor, group_C: Tensor, bits_N: Tensor) -> Tensor:
-    """Mean distance of the probability of group 1 from the bit, section 4.1's regulariser; 0 without pictures."""
+    """Mean distance of the probability of group 1 from the bit, the paper's regulariser; 0 without pictures."""
     ones_N = torch.softmax(logits_NC, -1) @ group_C.to(logits_NC)
     return (ones_N - bits_N.to(ones_N)).abs().sum() / max(1, len(bits_N))
 

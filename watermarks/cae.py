@@ -24,7 +24,7 @@ from .trigger import to_grey_levels
 
 
 def conferrability(surrogates_NC: Tensor, references_NC: Tensor) -> Tensor:
-    """Transfer to surrogates times (1 - transfer to references), equation 3, with mean probabilities for the shares of models
+    """Transfer to surrogates times (1 - transfer to references), equation 2, with mean probabilities for the shares of models
     that say a class: (N, C)."""
     return surrogates_NC * (1 - references_NC)
 

@@ -44,7 +44,7 @@ DIFFERENCES = (
     27,
 )  # every residue but 0 modulo 31 is one difference of two: Singer 1938, order 5
 LENGTH = 31  # points and lines of the plane, code length and users
-COLLUDERS = 5  # k - 1 (Trappe et al. 2003, theorem 2)
+COLLUDERS = 5  # k - 1 (Trappe et al. 2003)
 TAGS = 0.8  # between 1, what all colluders share, and 1 - 2 / COLLUDERS, what one of five lacks
 
 

@@ -33,9 +33,9 @@ class FrontierStitching(Watermark):
     key_type = TriggerKey
 
     triggers: Annotated[int, Ge(2)] = 100
-    """100 in section 4."""
+    """100 in the S&P 2022 study."""
     epsilon: Annotated[float, Gt(0)] = 0.15
-    """Of one signed gradient step; 0.25 for MNIST in section 4, 0.01 for CIFAR-10 in the S&P 2022 study. Digits have few
+    """Of one signed gradient step; 0.01 for CIFAR-10 in the S&P 2022 study. Digits have few
     false adversaries beyond."""
     per_batch: Annotated[int, Ge(1)] = 16
     """Triggers appended to every batch."""

@@ -44,7 +44,7 @@ def weight_of(model: nn.Module, layer: str) -> Tensor:
 
 
 def mean_filter(weight: Tensor) -> Tensor:
-    """The mean over filters (axis 0 in PyTorch's OIHW), flattened: (J,). Uchida et al., section 3.2."""
+    """The mean over filters (axis 0 in PyTorch's OIHW), flattened: (J,). Uchida et al. 2017."""
     return weight.mean(0).flatten()
 
 

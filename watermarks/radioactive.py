@@ -73,7 +73,7 @@ class Radioactive(Watermark):
     key_type = CarrierKey
 
     share: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Of the owner's data that is marked; 0.01 to 0.2 in section 5."""
+    """Of the owner's data that is marked; 0.01 and more in the paper."""
     strength: Annotated[float, Gt(0)] = 0.08
     """Root mean square of a mark's pixels before they are clipped and rounded."""
     probes: Annotated[int, Ge(1)] = 100

@@ -1,5 +1,5 @@
 """Triggers spliced from several classes, and a thief rehearsed while the mark is trained (the family of MEA-Defender, S&P 2024,
-arXiv:2401.15239; DeepTracer, AAAI 2026, arXiv:2511.08985; MAT, ECCV 2024; T2S, arXiv:2606.11698).
+arXiv:2401.15239; DeepTracer, AAAI 2026, arXiv:2511.08985; T2S, arXiv:2606.11698).
 
 A surrogate learns from the live model's answers on clean batches. After each batch one look ahead asks: were the thief to take one
 more step on these answers, would he answer the triggers with the target? The model is changed so that he would. Coupling draws the

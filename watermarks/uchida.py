@@ -44,7 +44,7 @@ class ProjectionKey(Key):
 
     def matrix(self) -> Tensor:
         """X (J, B): the key's own, or standard normal (random), one 1 per column (direct), or a +1 and a -1 per column (diff),
-        Nagai et al., table 1; sign, +1 and -1 everywhere, is ours: the same mark, whose matrix costs verification a bit an
+        Nagai et al.; sign, +1 and -1 everywhere, is ours: the same mark, whose matrix costs verification a bit an
         element."""
         if self.matrix_JB is not None:
             return self.matrix_JB
@@ -118,7 +118,7 @@ class Uchida(Watermark):
     """chosen: a key may bring its own matrix, as published."""
     bits: Annotated[int, Ge(1)] = 256
     strength: Annotated[float, Gt(0)] = 0.01
-    """lambda; 0.01 in section 4.1 and the official code."""
+    """lambda; 0.01 in the paper and the official code."""
     projection: Projection = "random"
     payload: str | None = None
     """What the bits say, in hexadecimal, under a secret pad and repeated; None: the pad alone."""

@@ -34,7 +34,7 @@ for _name in ("pytorch_lightning", "lightning_fabric"):  # their tips, and a lin
 class Loader:
     """Batches of one epoch in a new order each time, the same for the same seed.
 
-    `extra_per_batch` examples of `extra` are appended to every batch (Adi et al. 2018, section 5: triggers
+    `extra_per_batch` examples of `extra` are appended to every batch (Adi et al. 2018: triggers
     travel in the clean batches), in rounds: in an epoch none is seen twice before all are seen once. A last
     batch of one example joins the one before: batch norm cannot normalise it."""
 
@@ -265,7 +265,7 @@ def freeze_all_but(model: nn.Module, only: Sequence[str] | None) -> list[nn.Para
 
 
 def _frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """Batch norms none of whose parameters is trained: their running statistics stay too (Adi et al. 2018,
-    section 5.4: fine-tuning the last layer leaves all others as they are)."""
+    """Batch norms none of whose parameters is trained: their running statistics stay too (Adi et al. 2018:
+    fine-tuning the last layer leaves all others as they are)."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     return [norm for norm in norms if norm.affine and not any(p.requires_grad for p in norm.parameters())]
