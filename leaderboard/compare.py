@@ -121,7 +121,7 @@ def _redrawn(found: Thefts, rng: np.random.Generator) -> Thefts:
 
 def worst_interval(value_SC: Floats, draws: int = DRAWS, seed: int = 0, confidence: float = 0.95) -> Interval:
     """Of the smallest mean over seeds of any cell; nan where a seed has no value. A single column is a plain mean's."""
-    if len(value_SC) < 2:
+    if len(value_SC) < 2 or np.isnan(value_SC).all():
         return math.nan, math.nan
     weights_DS = resampled(len(value_SC), draws, seed)
     worst_D = worst(value_SC[..., None], weights_DS)[:, 0]
