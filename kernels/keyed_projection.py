@@ -7,20 +7,22 @@ Layout, for ever: column b of X is the part of the key's stream that begins at b
 So a longer layer or a longer message extends X and changes nothing in it, and rows of weights 0 add nothing: segments of
 different lengths (layers of other architectures) are scored together, padded with zeros.
 
-Products are summed in float64, so that a decision at 0 does not depend on the order of summation.
+Sums are float64, off by J 2^-53 sum |w| at most in any order: where |w X| is more, the bit is exact. On the CPU the bits of signs
+come from float32 products, and each that their rounding could have turned is summed again in float64.
 
 Bytes and operations: M J weights of 4 bytes are read once per key and tile of bits, M K B sums of 8 bytes are written. An
 element of X costs 0.8 integer operations (sign; 25 for a normal, and 1/2 log and 1 cosine in float64), 4 to unpack, and M
 float64 multiply-adds. For J = 2.4 M, B = 256, M = K = 1: 0.6 G elements, 3 G integer operations and 0.6 G multiply-adds,
 0.18 ms on an H200 (16.7 T integer operations/s; 17 T float64 multiply-adds/s run beside them), where the matrix alone would be
-2.4 GB written and read, 1 ms. Operations are the floor. CPU, one core of an EPYC: 0.3 ns an element for the words of signs and 1
-to unpack and multiply them for M = 1; 20 ns for normals, 8 of them for their words.
+2.4 GB written and read, 1 ms. Operations are the floor. CPU, one core of an EPYC: 0.4 ns an element for the words of signs, 0.3 to
+unpack them, M/35 to multiply in float32 (M/16 in float64); 20 ns for normals, 8 of them for their words.
 
 Suffixes: M suspects, J weights, K keys, B bits.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,14 +31,26 @@ from torch import Tensor
 
 from . import philox
 from .lang import Build, ceil_div, jit, on_gpu, tl
+from .projection_columns import (
+    Floats,
+    Index,
+    expect_weights,
+    float32_error,
+    normals_of,
+    signs_of,
+    words_of_columns,
+)
 
 Kind = Literal["sign", "normal"]
 Stream = tuple[int, int]
 
 ROWS = {"sign": 128, "normal": 4}  # rows of X that one block feeds
-ROWS_AT_ONCE = 2**11  # on the CPU: 256 columns of them are 4 MB of float64
-COLUMNS_AT_ONCE = 2**8
-ELEMENTS_AT_ONCE = 2**19  # so many more columns of small layers; less than a tile of large ones
+COLUMNS_AT_ONCE = 2**8  # on the CPU: so many columns of X are made together, or more of small layers:
+ELEMENTS_AT_ONCE = 2**20
+ROWS_AT_ONCE = 2**13  # and so many rows of them from one call, 16,384 blocks; fewer rows of more columns
+TILE = 2**17  # elements in a product: 512 kB of float32, a core's second-level cache
+PRODUCT_ROWS = 2**9  # rows in a float32 product: of more, float32 decides fewer signs
+FEW_PAIRS = 24  # sums in float64 cost so much more each by pairs than in a product of all suspects
 SUMS_AT_ONCE = 2**23  # 64 MB of float64 sums in flight, over keys and splits of J
 SUSPECTS, COLUMNS = 4, 128  # the tile of a program: 4 x 128 sums, one column a thread
 PROGRAMS = 1024  # J is split until so many programs run: 132 multiprocessors with 8 each
@@ -173,52 +187,75 @@ BUILDS = tuple(
 
 def projections(weights_MJ: Tensor, streams: Sequence[Stream], bits: int, kind: Kind) -> Tensor:
     """w X of every suspect and key, (M, K, B) float64. Beside the result at most 64 MB, whatever J, K and B."""
-    _check_weights(weights_MJ)
+    expect_weights(weights_MJ)
     if kind not in ROWS or bits < 0:
         raise ValueError(f"expected kind sign or normal and bits >= 0, got {kind!r} and {bits}")
     if on_gpu(weights_MJ):
         return projections_triton(weights_MJ, streams, bits, kind)
-    out_MC = torch.empty(len(weights_MJ), len(streams) * bits, dtype=torch.float64)
-    step = max(COLUMNS_AT_ONCE, ELEMENTS_AT_ONCE // max(1, weights_MJ.shape[1]))
-    for start in range(0, out_MC.shape[1], step):
-        columns = range(start, min(start + step, out_MC.shape[1]))
-        out_MC[:, columns.start : columns.stop] = _columns_on_cpu(weights_MJ, streams, bits, columns, kind)
-    return out_MC.reshape(len(weights_MJ), len(streams), bits)
+    columns = _Columns(streams, bits, kind)
+    out_MC = np.empty((len(weights_MJ), len(streams) * bits))
+    for index_C in _steps(np.arange(out_MC.shape[1]), weights_MJ):
+        out_MC[:, index_C] = columns.sums(weights_MJ, index_C, torch.float64).T
+    return torch.from_numpy(out_MC).reshape(len(weights_MJ), len(streams), bits)
 
 
-def _columns_on_cpu(
-    weights_MJ: Tensor, streams: Sequence[Stream], bits: int, columns: range, kind: Kind
-) -> Tensor:
-    """(M, columns) float64, ROWS_AT_ONCE rows at a time; the columns of all keys follow each other. For signs the matrix holds
-    bits: w (2 bits - 1)."""
-    suspects, rows = weights_MJ.shape
-    sums_MC = torch.zeros(suspects, len(columns), dtype=torch.float64)
-    for start in range(0, rows, ROWS_AT_ONCE):
-        part_MJ = weights_MJ[:, start : start + ROWS_AT_ONCE].to(torch.float64)
-        blocks = range(start // ROWS[kind], ceil_div(start + part_MJ.shape[1], ROWS[kind]))
-        words_CW = _words_of_columns(streams, bits, columns, blocks)
-        if kind == "sign":
-            x_CJ = torch.from_numpy(philox.bits_of(words_CW)).to(torch.float64)[:, : part_MJ.shape[1]]
-            sums_MC.add_(part_MJ @ x_CJ.T, alpha=2).sub_(part_MJ.sum(1, keepdim=True))
-        else:
-            x_CJ = philox.normals_of(words_CW).reshape(len(columns), -1)[:, : part_MJ.shape[1]]
-            sums_MC += part_MJ @ x_CJ.to(torch.float64).T
-    return sums_MC
+def _steps(index_C: Index, weights_MJ: Tensor) -> Iterator[Index]:
+    """So many columns at a time."""
+    step = max(COLUMNS_AT_ONCE, ELEMENTS_AT_ONCE // max(ROWS["sign"], *weights_MJ.shape))
+    return (index_C[start : start + step] for start in range(0, len(index_C), step))
 
 
-def _words_of_columns(
-    streams: Sequence[Stream], bits: int, columns: range, blocks: range
-) -> NDArray[np.uint32]:
-    """(columns, 4 blocks): column b of a key is the part of its stream that begins at block b 2^32."""
-    index_C: philox.Words = np.arange(columns.start, columns.stop, dtype=np.uint64)
-    block_N: philox.Words = np.arange(blocks.start, blocks.stop, dtype=np.uint64)
-    block_CN = (index_C % np.uint64(bits) << np.uint64(32))[:, None] + block_N
-    first, last = columns.start // bits, (columns.stop - 1) // bits
-    key: tuple[Any, Any] = streams[first]
-    if first != last:  # small layers: the columns of many keys in one call
-        words_K2 = np.array(streams, dtype=np.uint64)[(index_C // np.uint64(bits)).astype(np.int64)]
-        key = np.repeat(words_K2[:, 0], len(block_N)), np.repeat(words_K2[:, 1], len(block_N))
-    return philox.words_at(key, block_CN.reshape(-1)).reshape(len(columns), -1)
+@dataclass(frozen=True)
+class _Columns:
+    """On the CPU, the columns of X of all keys, which follow each other: column `bits` is the first of the second key."""
+
+    streams: Sequence[Stream]
+    bits: int
+    kind: Kind
+
+    def sums(self, weights_MJ: Tensor, index_C: Index, dtype: torch.dtype) -> NDArray[np.float64]:
+        """(C, M): products in this dtype, added in float64 in the order of the rows."""
+        out_CM = np.zeros((len(index_C), len(weights_MJ)))
+        for some, part_MJ, x_CJ in self._tiles(weights_MJ, index_C, dtype):
+            out_CM[some] += x_CJ @ part_MJ.T
+        return out_CM
+
+    def sums_of_pairs(self, weights_MJ: Tensor, index_P: Index, suspect_P: Index) -> NDArray[np.float64]:
+        """(P,) in float64, of a column and a suspect each; the columns in rising order."""
+        index_C, column_P = np.unique(index_P, return_inverse=True)
+        out_P = np.zeros(len(index_P))
+        for some, part_MJ, x_CJ in self._tiles(weights_MJ, index_C, torch.float64):
+            first, last = np.searchsorted(column_P, (some.start, some.stop))
+            step = max(1, TILE // x_CJ.shape[1])
+            for p in range(first, last, step):
+                pairs = slice(p, min(p + step, last))
+                part_PJ, x_PJ = part_MJ[suspect_P[pairs]], x_CJ[column_P[pairs] - some.start]
+                out_P[pairs] += np.einsum("pj,pj->p", part_PJ, x_PJ)
+        return out_P
+
+    def _tiles(
+        self, weights_MJ: Tensor, index_C: Index, dtype: torch.dtype
+    ) -> Iterator[tuple[slice, Floats, Floats]]:
+        """Some columns of a few rows of X, (C, J), and the weights of these rows, (M, J): TILE elements, of PRODUCT_ROWS rows or in
+        float64 more. The words are made for many tiles at once."""
+        rows, per_block = weights_MJ.shape[1], ROWS[self.kind]
+        draw = {"sign": signs_of, "normal": normals_of}[self.kind]
+        most = TILE // max(len(index_C), len(weights_MJ) // 8) // 128 * 128
+        step = max(PRODUCT_ROWS, most) if dtype == torch.float64 else PRODUCT_ROWS
+        blocks = max(1, ROWS_AT_ONCE // 128 * COLUMNS_AT_ONCE // len(index_C))
+        for block in range(0, ceil_div(rows, per_block), blocks):
+            last = min((block + blocks) * per_block, rows)
+            words_CW = words_of_columns(
+                self.streams, self.bits, index_C, range(block, ceil_div(last, per_block))
+            )
+            for r in range(block * per_block, last, step):
+                part = weights_MJ[:, r : min(r + step, last)].detach().to(dtype).numpy()
+                part_MJ = np.ascontiguousarray(part)
+                words = slice((r // per_block - block) * 4, (ceil_div(r + step, per_block) - block) * 4)
+                columns = max(1, TILE // max(128, part_MJ.shape[1]))
+                for c in range(0, len(index_C), columns):
+                    x_CJ = draw(words_CW[c : c + columns, words], dtype)
+                    yield slice(c, c + columns), part_MJ, x_CJ[:, : part_MJ.shape[1]]
 
 
 def projection_matches(
@@ -235,15 +272,29 @@ def projection_matches(
     step = max(1, SUMS_AT_ONCE // max(1, len(weights_MJ) * expected_KB.shape[1]))
     for start in range(0, len(streams), step):
         part = slice(start, start + step)
-        sums_MKB = projections(weights_MJ, streams[part], expected_KB.shape[1], kind)
-        out_MK[:, part] = ((sums_MKB > 0) == expected_KB[part].bool()).sum(-1)
+        positive_MKB = _positive(weights_MJ, streams[part], expected_KB.shape[1], kind)
+        out_MK[:, part] = (positive_MKB == expected_KB[part].bool()).sum(-1)
     return out_MK
 
 
-def _check_weights(weights_MJ: Tensor) -> None:
-    if weights_MJ.ndim != 2 or not weights_MJ.is_floating_point():
-        raise ValueError(
-            f"weights_MJ: expected a matrix of floats, got {weights_MJ.dtype} of shape {tuple(weights_MJ.shape)}"
-        )
-    if not torch.isfinite(weights_MJ).all():
-        raise ValueError("weights_MJ: expected finite weights, got NaN or infinite ones")
+def _positive(weights_MJ: Tensor, streams: Sequence[Stream], bits: int, kind: Kind) -> Tensor:
+    """[w X > 0], (M, K, B) bool. On the CPU, sums of signs are float32 where they are further from 0 than that may be off, else
+    float64: each by itself, or all suspects with their columns where these are many."""
+    is_float64 = kind != "sign" or on_gpu(weights_MJ)
+    error_M = np.array(np.inf) if is_float64 else float32_error(weights_MJ, PRODUCT_ROWS)
+    if not np.isfinite(error_M).all():
+        return projections(weights_MJ, streams, bits, kind) > 0
+    columns = _Columns(streams, bits, kind)
+    out_CM = np.empty((len(streams) * bits, len(weights_MJ)), dtype=np.bool_)
+    unsure_CM = np.empty(out_CM.shape, dtype=np.bool_)
+    for index_C in _steps(np.arange(len(out_CM)), weights_MJ):
+        sums_CM = columns.sums(weights_MJ, index_C, torch.float32)
+        out_CM[index_C], unsure_CM[index_C] = sums_CM > 0, np.abs(sums_CM) < error_M
+    for index_C in _steps(np.flatnonzero(unsure_CM.any(1)), weights_MJ):
+        column_P, suspect_P = unsure_CM[index_C].nonzero()
+        if FEW_PAIRS * len(column_P) < unsure_CM[index_C].size:
+            index_P = index_C[column_P]
+            out_CM[index_P, suspect_P] = columns.sums_of_pairs(weights_MJ, index_P, suspect_P) > 0
+        else:
+            out_CM[index_C] = columns.sums(weights_MJ, index_C, torch.float64) > 0
+    return torch.from_numpy(out_CM).T.reshape(len(weights_MJ), len(streams), bits)
