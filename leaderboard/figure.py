@@ -15,6 +15,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
@@ -25,7 +27,7 @@ from .scores import WIDE
 FORMATS = (".pdf", ".svg", ".png")
 NARROW, BROAD = 3.35, 6.9  # inches: one column of a two-column paper, and both
 FEW, ACROSS = 12, (3, 6)  # so many panels fit one column; panels in a row
-MOST = 60  # panels on a page
+MOST = 48  # panels on a page
 HEIGHT, GAP, LINE = (
     0.66,
     0.6,
@@ -88,7 +90,7 @@ def drawn(by_name: dict[str, list[Record]], upto: float = WIDE) -> Figure:
         _background(axes, [found[other] for other in behind if other != name])
         _panel(axes, found[name], FAMILIES.get(family, INK))
         _frame(axes, upto, outer=(place % columns == 0, place + columns >= len(kept)))
-        _title(axes, name, survival(thefts(by_name[name])))
+        _title(axes, name, survival(thefts(by_name[name])), axes.get_position().width * size[0])
     _words(figure, families, columns, size)
     board = ", ".join(str(rows[0][axis]) for axis in BOARD[:2] if rows[0][axis])
     few = f"the first {MOST} of {len(names)} schemes; " if len(names) > MOST else ""
@@ -147,22 +149,27 @@ def _frame(axes: Axes, upto: float, outer: tuple[bool, bool]) -> None:
         axes.spines[side].set(color=SOFT, linewidth=0.5)
 
 
-def _title(axes: Axes, name: str, rate: Rate) -> None:
+def _title(axes: Axes, name: str, rate: Rate, inches: float) -> None:
     """The scheme; its survival at the budget, and the attack."""
     words = [(1.19, name, INK, 6.5)]
     if rate.cell:
         share = f"{rate.least:.2f}" if rate.least == rate.most else f"{rate.least:.2f}–{rate.most:.2f}"
         words.append((1.05, f"{share} {rate.cell[0]}", SOFT, 5.5))
     for y, text, colour, points in words:
-        short = _shortened(text, int(115 / points))
+        short = shortened(text, points, inches)
         axes.text(
             0, y, short, transform=axes.transAxes, size=points, color=colour, va="bottom", parse_math=False
         )
 
 
-def _shortened(text: str, most: int) -> str:
-    """Both ends of it: settings that tell schemes apart stand last."""
-    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[-(most // 2) :]}"
+def shortened(text: str, points: float, inches: float) -> str:
+    """What fits of it, both ends: settings that tell schemes apart stand last."""
+    font = FontProperties(family=PRINT["font.family"], size=points)
+    for kept in range(len(text), 1, -1):
+        short = text if kept == len(text) else f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        if text_to_path.get_text_width_height_descent(short, font, ismath=False)[0] <= 72 * inches:
+            return short
+    return "…"
 
 
 def _words(figure: Figure, families: Sequence[str], columns: int, size: tuple[float, float]) -> None:

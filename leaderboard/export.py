@@ -1,0 +1,269 @@
+"""The ranking for other programs and for papers.
+
+csv, parquet   every column of scores.py as numbers, one row per board and scheme: what is computed with
+latex          a booktabs table per board, ready to \\input; markdown: the same for a page
+pdf, svg       the frontiers (figure.py)
+"""
+
+import csv
+import importlib
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..core.atomic import write_atomically
+from ..core.errors import ConfigError
+from .ranking import BOARD, BUDGET, Record
+from .scores import WIDE, scores
+
+FORMATS = ("csv", "parquet", "latex", "markdown", "pdf", "svg")
+TEXT = {
+    *BOARD,
+    *(
+        "watermark",
+        "family",
+        "reads",
+        "derivation",
+        "paper",
+        "weakest_attack",
+        "forging",
+        "survives",
+        "auroc_null",
+    ),
+    *(f"{name}_{part}" for name in ("tpr", "forging") for part in ("attack", "deployment")),
+}
+COUNTS = {
+    *(
+        "survived",
+        "decided",
+        "removed",
+        "forged",
+        "undecided",
+        "too_costly",
+        "blocked",
+        "not_applicable",
+        "failed",
+    ),
+    *(
+        "false_claims",
+        "seeds",
+        "rank",
+        "tpr_seeds",
+        "forging_seeds",
+        "bits",
+        "size_cells",
+        "tied_best",
+        "tied_worst",
+    ),
+}
+"""Columns of words and of whole numbers; all others are numbers, and any may be missing."""
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a table for people. about: what the numbers are, for the caption."""
+
+    head: str
+    shown: Callable[[Record], str]
+    words: bool = False
+    about: str = ""
+
+
+def export(records: Iterable[Record], form: str, path: Path) -> list[Path]:
+    """Write the records' ranking, or their frontiers; the files written (a figure per board)."""
+    if form not in FORMATS:
+        raise ConfigError(f"expected --export to be one of {', '.join(FORMATS)}, got {form!r}")
+    records = list(records)
+    if form in ("pdf", "svg"):
+        from .figure import save  # matplotlib takes a second to import
+
+        if path.suffix.lower() != f".{form}":
+            raise ConfigError(f"expected the file of --export {form} to end in .{form}, got {path}")
+        return save(records, path)
+    rows = scores(records)
+    if not rows:
+        raise ConfigError("expected records of a scheme to export, found none; run `assay suite quick` first")
+    writers = {"csv": as_csv, "parquet": as_parquet, "latex": as_latex, "markdown": as_markdown}
+    write_atomically(path, writers[form](rows))
+    return [path]
+
+
+def as_csv(rows: Sequence[Record]) -> bytes:
+    """UTF-8 with a header; a missing value is an empty field, a number has all its digits."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_parquet(rows: Sequence[Record]) -> bytes:
+    """Typed columns, so that files of different boards can be joined."""
+    try:
+        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--export parquet needs pyarrow ({error}): pip install 'assay[parquet]'") from None
+    types = {name: _type(name, arrow) for name in rows[0]}
+    table = arrow.table({n: arrow.array([r[n] for r in rows], t) for n, t in types.items()})
+    content = io.BytesIO()
+    parquet.write_table(table, content)
+    return content.getvalue()
+
+
+def _type(name: str, arrow: Any) -> Any:
+    if name in TEXT:
+        return arrow.string()
+    return arrow.int64() if name in COUNTS else arrow.float64()
+
+
+def number(value: float | None, places: int = 2) -> str:
+    return MISSING if value is None else f"{value:.{places}f}"
+
+
+def span(least: float | None, most: float | None, places: int = 2) -> str:
+    """One number, or the two between which it lies."""
+    one, other = number(least, places), number(most, places)
+    return one if one == other else f"{one}–{other}"
+
+
+def interval(low: float | None, high: float | None, places: int = 2) -> str:
+    return "" if low is None or high is None else f" [{number(low, places)}, {number(high, places)}]"
+
+
+def scored(name: str) -> Callable[[Record], str]:
+    """A score between its bounds, and its interval."""
+
+    def shown(row: Record) -> str:
+        ends = interval(row[f"{name}_low"], row[f"{name}_high"])
+        return span(row[f"{name}_least"], row[f"{name}_most"]) + ends
+
+    return shown
+
+
+def _rank(row: Record) -> str:
+    best, last = row["tied_best"], row["tied_worst"]
+    return MISSING if best is None else str(best) if best == last else f"{best}–{last}"
+
+
+def _forging(row: Record) -> str:
+    if row["forging"] == "untested":
+        return MISSING
+    share = span(row["forging_least"], row["forging_most"])
+    return f"{share}{interval(row['forging_low'], row['forging_high'])}"
+
+
+COLUMNS = (
+    Column("Rank", _rank, about="the ranks that the intervals of survival leave open"),
+    Column("Scheme", lambda row: str(row["watermark"]), words=True),
+    Column(
+        "Reads", lambda row: row["reads"] or MISSING, words=True, about="what verification needs of a suspect"
+    ),
+    Column(
+        "Survival",
+        scored("survival"),
+        about=f"of thefts that lose at most {100 * BUDGET:g} pp of accuracy, the share still detected under the worst attack, "
+        "exact interval; void (0) where more than 1 % of claims are surely forged",
+    ),
+    Column("Worst attack", lambda row: row["tpr_attack"] or MISSING, words=True),
+    Column(f"Area {100 * BUDGET:g} pp", scored("area_narrow")),
+    Column(
+        f"Area {100 * WIDE:g} pp",
+        scored("area_wide"),
+        about="mean of that share over all losses so far, bootstrap over seeds",
+    ),
+    Column(
+        "AUROC",
+        lambda row: number(row["auroc"]) + interval(row["auroc_low"], row["auroc_high"]),
+        about=f"suspects within {100 * BUDGET:g} pp against the null, worst attack",
+    ),
+    Column(
+        "Cost (pp)",
+        lambda row: number(row["cost_pp"], 1) + interval(row["cost_pp_low"], row["cost_pp_high"], 1),
+        about="accuracy the owner pays",
+    ),
+    Column("Forging", _forging, about="share of claims that find another's model, worst claim"),
+    Column("Seeds", lambda row: str(row["seeds"])),
+)
+
+
+def boards(rows: Sequence[Record]) -> list[tuple[dict[str, str], list[Record]]]:
+    """Rows come board by board."""
+    grouped = groupby(rows, key=lambda row: tuple(row[axis] for axis in BOARD))
+    return [(dict(zip(BOARD, names, strict=True)), list(members)) for names, members in grouped]
+
+
+def caption(board: dict[str, str], rows: Sequence[Record]) -> str:
+    """The board, the declared rate, and what every column is."""
+    setting = ", ".join(f"{axis} {name}" for axis, name in board.items() if name)
+    rates = sorted({row["fpr"] for row in rows if row["fpr"] is not None})
+    declared = " or ".join(f"{100 * rate:g} %" for rate in rates)
+    notes = "; ".join(f"{column.head}: {column.about}" for column in COLUMNS if column.about)
+    rate = f"; false-positive rate {declared}" if declared else ""
+    between = "Intervals are at 95 %; a dash between two numbers bounds what undecided trials leave open."
+    return f"{setting}{rate}. {notes}. {between}"
+
+
+def as_markdown(rows: Sequence[Record]) -> bytes:
+    parts = []
+    for board, members in boards(rows):
+        head = [column.head for column in COLUMNS]
+        rule = ["---" if column.words else "---:" for column in COLUMNS]
+        lines = [[markdown(column.shown(row)) for column in COLUMNS] for row in members]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+        parts.append(f"{table}\n\n{markdown(caption(board, members))}\n")
+    return "\n".join(parts).encode()
+
+
+def as_latex(rows: Sequence[Record]) -> bytes:
+    """Floats of full width for a two-column paper; in a one-column paper table* is table."""
+    parts = ["% \\usepackage{booktabs}"]
+    for board, members in boards(rows):
+        align = "".join("l" if column.words else "r" for column in COLUMNS)
+        lines = [[latex(column.shown(row)) for column in COLUMNS] for row in members]
+        body = [f"{' & '.join(line)} \\\\" for line in lines]
+        label = re.sub(r"[^a-z0-9]+", "-", "-".join(filter(None, board.values())).lower()).strip("-")
+        parts += [
+            "\\begin{table*}",
+            "\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}",
+            f"\\caption{{{latex(caption(board, members))}}}",
+            f"\\label{{tab:assay-{label}}}",
+            f"\\begin{{tabular}}{{@{{}}{align}@{{}}}}",
+            "\\toprule",
+            f"{' & '.join(latex(column.head) for column in COLUMNS)} \\\\",
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table*}",
+        ]
+    return ("\n".join(parts) + "\n").encode()
+
+
+LATEX = {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+    '"': "\\char34{}",
+    "–": "--",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def latex(text: str) -> str:
+    """Any text as text: no character of it is a command. A space before % does not break, minus signs are minus signs."""
+    plain = re.sub(r"\s+", " ", text)
+    escaped = "".join(LATEX.get(sign, sign) for sign in plain)
+    return re.sub(r"(?<![\w.)\]-])-(?=\d)", "$-$", escaped.replace(" \\%", "~\\%"))
+
+
+def markdown(text: str) -> str:
+    """Any text as text, in one cell."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", re.sub(r"\s+", " ", text))
