@@ -27,25 +27,25 @@ def fleet(tasks: Sequence[Task], size: int, hardware: Hardware) -> Callable[[], 
 def main() -> None:
     trial = build("task=digits", "watermark=none", "trainer.progress=false")
     settings, hardware = trial.settings, trial.hardware
-    tasks = [settings.task.load(settings.model, seed) for seed in range(max(GROUPS))]
-    short = [replace(task, recipe=replace(task.recipe, epochs=EPOCHS)) for task in tasks]
-    whole = {"alone": alone(tasks[0], hardware), "fleet": fleet(tasks, CPU_GROUP, hardware)}
-    parts = {f"group {size}": fleet(short, size, hardware) for size in GROUPS}
-    found = interleaved(whole, ROUNDS)
-    found["fleet"] = [round(seconds / CPU_GROUP, 4) for seconds in found["fleet"]]
-    sweep = interleaved({"alone": alone(short[0], hardware), **parts}, ROUNDS)
+    whole = trial.task.recipe
+    loaded = [settings.task.load(settings.model, seed) for seed in range(max(GROUPS))]
+    tasks = [replace(task, recipe=replace(whole, epochs=EPOCHS)) for task in loaded]
+    seconds = interleaved(
+        {"alone": alone(tasks[0], hardware), **{f"group {g}": fleet(tasks, g, hardware) for g in GROUPS}},
+        ROUNDS,
+    )
     for size in GROUPS:
-        sweep[f"group {size}"] = [round(seconds / size, 4) for seconds in sweep[f"group {size}"]]
-    per_model = statistics.median(found["fleet"])
+        seconds[f"group {size}"] = [round(spent / size, 4) for spent in seconds[f"group {size}"]]
+    per_model = {name: statistics.median(spent) * whole.epochs / EPOCHS for name, spent in seconds.items()}
     keep(
         "fleet",
-        alone_over_fleet=ratio(found, "alone", "fleet"),
-        alone_cpu_seconds=round(statistics.median(found["alone"]), 2),
-        fleet_cpu_seconds=round(per_model, 2),
-        minutes_for_300_on_2_cores=round(300 * per_model / 2 / 60, 1),
-        alone_over_group={size: ratio(sweep, "alone", f"group {size}") for size in GROUPS},
-        seconds={"whole": found, "sweep": sweep},
-        what=f"per model; whole: {tasks[0].recipe}, {len(tasks[0].owner)} examples, groups of {CPU_GROUP}; sweep: {EPOCHS} epochs",
+        ratio=ratio(seconds, "alone", f"group {CPU_GROUP}"),
+        alone_cpu_seconds=round(per_model["alone"], 2),
+        fleet_cpu_seconds=round(per_model[f"group {CPU_GROUP}"], 2),
+        minutes_for_300_on_2_cores=round(300 * per_model[f"group {CPU_GROUP}"] / 2 / 60, 1),
+        ratio_by_group={str(size): ratio(seconds, "alone", f"group {size}") for size in GROUPS},
+        seconds=seconds,
+        what=f"CPU seconds per model of {EPOCHS} epochs; totals are scaled to {whole.epochs}, {len(tasks[0].owner)} examples",
     )
 
 

@@ -181,7 +181,7 @@ def frozen(_: int | None) -> nn.Module:
         network(nn.BatchNorm1d(8, affine=False)),
         network(nn.BatchNorm1d(8, momentum=None)),
         network(nn.BatchNorm1d(8, track_running_stats=False)),
-        lambda _: nn.Sequential(nn.Flatten(), nn.BatchNorm2d(64), nn.Linear(64, 10)),
+        lambda _: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)),
         lambda _: nn.Sequential(nn.Conv2d(1, 10, 3, dilation=2)),
         lambda _: nn.Sequential(nn.Conv2d(1, 10, 3)),
         lambda _: nn.Linear(8, 10),

@@ -142,7 +142,7 @@ def cross_entropy(logits_GNC: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses.detach(), d
 
 
-def stacked(networks: Sequence[nn.Module], shape: Shape) -> dict[str, Layer]:
+def stacked(networks: Sequence[nn.Module], shape: Sequence[int]) -> dict[str, Layer]:
     """The layers of all networks, by name, for inputs (C, H, W). NotApplicable where one cannot be stacked."""
     _same("architecture", [str(network) for network in networks])
     for name, weight in networks[0].named_parameters():
@@ -181,20 +181,24 @@ def _layer(name: str, modules: Sequence[nn.Module], size: Shape, first: bool) ->
     if isinstance(module, nn.Linear) and module.in_features == rows * columns * channels:
         return Linear(modules, size), (1, 1, module.out_features)
     if isinstance(module, nn.Conv2d) and _is_plain(module):
-        axes = [
-            Axis(*one) for one in zip(size, module.kernel_size, module.stride, module.padding, strict=False)
-        ]
-        return _conv(modules, *axes, first), (axes[0].outputs, axes[1].outputs, module.out_channels)
-    is_norm = isinstance(module, nn.BatchNorm2d) or (
-        isinstance(module, nn.BatchNorm1d) and rows * columns == 1
-    )
-    if is_norm and module.affine and module.track_running_stats and module.momentum is not None:
-        return Norm(modules, module.momentum, module.eps), size
+        down, across = (
+            Axis(size[i], module.kernel_size[i], module.stride[i], int(module.padding[i])) for i in range(2)
+        )
+        return _conv(modules, down, across, first), (down.outputs, across.outputs, module.out_channels)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and _is_kept(module, channels):
+        return Norm(modules, float(module.momentum or 0), module.eps), size
     raise NotApplicable(f"a fleet has no stacked form of {name}, {module}; train its members one by one")
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    return (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros") and conv.padding != "same"
+    settings = (conv.groups, conv.dilation, conv.padding_mode)
+    return settings == (1, (1, 1), "zeros") and not isinstance(conv.padding, str)
+
+
+def _is_kept(norm: nn.BatchNorm1d | nn.BatchNorm2d, channels: int) -> bool:
+    """With weights and moving averages, and over channels: the features of a flattened map are in another order."""
+    kept = norm.affine and norm.track_running_stats and norm.momentum is not None
+    return kept and norm.num_features == channels
 
 
 def _conv(modules: Sequence[nn.Module], rows: Axis, columns: Axis, first: bool) -> Layer:

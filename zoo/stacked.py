@@ -75,7 +75,8 @@ class Relu(Layer):
         return self.y
 
     def backward(self, d: Tensor) -> Tensor:
-        return torch.ops.aten.threshold_backward.grad_input(d, self.y, 0, grad_input=d)
+        dx: Tensor = torch.ops.aten.threshold_backward.grad_input(d, self.y, 0, grad_input=d)
+        return dx
 
 
 class Flatten(Layer):
@@ -104,7 +105,7 @@ class Bias(Layer):
 
 
 class Linear(Layer):
-    """`shape`: (H, W, C) of the map that was flattened before, None when its input already was a vector."""
+    """`shape`: (H, W, C) of the map that was flattened before, (1, 1, C) when the input was a vector already."""
 
     def __init__(self, modules: Sequence[nn.Module], shape: tuple[int, int, int]) -> None:
         super().__init__(modules)
@@ -123,7 +124,8 @@ class Linear(Layer):
         return d if self.first else torch.bmm(d_GNO, self.weight_GOK)[:, None, :, None]
 
     def own_layout(self, name: str) -> Tensor:
-        return self.weight_GOK.unflatten(2, self.shape).permute(0, 1, 4, 2, 3).flatten(2)
+        weight_GOHWC: Tensor = self.weight_GOK.unflatten(2, self.shape)
+        return weight_GOHWC.permute(0, 1, 4, 2, 3).flatten(2)
 
 
 class Norm(Layer):

@@ -72,7 +72,8 @@ class FirstConv(Layer):
         self.weight_GKO = self.train("weight", self.stack("weight").flatten(2).mT)
 
     def own_layout(self, name: str) -> Tensor:
-        return self.weight_GKO.mT.unflatten(2, (-1, self.rows.taps, self.columns.taps))
+        weight: Tensor = self.weight_GKO.mT.unflatten(2, (-1, self.rows.taps, self.columns.taps))
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.rows, self.columns
@@ -127,7 +128,8 @@ class Conv(Layer):
         self.plans: dict[int, Products] = {}
 
     def own_layout(self, name: str) -> Tensor:
-        return self.weight_GTKO.unflatten(2, (self.columns.taps, -1)).permute(0, 4, 3, 1, 2)
+        weight: Tensor = self.weight_GTKO.unflatten(2, (self.columns.taps, -1))
+        return weight.permute(0, 4, 3, 1, 2)
 
     def planned(self, x: Tensor) -> Products:
         """For this size of batch; an epoch has at most two."""
