@@ -8,7 +8,6 @@ import pytest
 
 from assay.core.statistics import binomial_log10_p
 from assay.leaderboard.compare import (
-    Pair,
     area_intervals,
     pairs,
     percentiles,
@@ -132,8 +131,9 @@ def test_a_pair_is_compared_on_the_cells_both_decided() -> None:
     second = [trial("b", "prune", s, s == 5) for s in range(6)] + [trial("b", "distill", 0, None)]
     other = trial("c", "extract", 0, True)  # shares nothing
     (pair,) = pairs([*first, *second, other, trial("none", "prune", 0, False)])
-    p = math.log10(2 / 2**5)
-    assert pair == Pair(("digits", "", "", ""), "a", "b", 5, 0, 1, 5, 0, pytest.approx(p), pytest.approx(p))
+    assert (pair.board, pair.first, pair.second) == (("digits", "", "", ""), "a", "b")
+    assert (pair.wins, pair.losses, pair.equal, pair.ahead, pair.behind) == (5, 0, 1, 5, 0)
+    assert pair.log10_p == pair.holm_log10_p == pytest.approx(math.log10(2 / 2**5))
     np.testing.assert_allclose(win_matrix([pair], ["b", "a"]), [[math.nan, 0], [5 / 6, math.nan]])
 
 
