@@ -1,6 +1,7 @@
 """Function-preserving attacks on every model of the zoo, and the canonical form that undoes them."""
 
 import copy
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from assay.attacks.obfuscate import Move, Obfuscate
 from assay.attacks.relayer import merge_norm, norms_after, split_linear
-from assay.core.errors import NotApplicable
+from assay.core.errors import ConfigError, NotApplicable
 from assay.core.suspects import Suspects, logits
 from assay.experiments.api import build
 from assay.experiments.people import Owner, owner
@@ -251,6 +252,23 @@ def test_a_marks_owner_who_reads_canonical_forms_finds_the_obfuscated_copy() -> 
     hits_MK = it.watermark.score(forms, keys).statistic_MK
     assert (hits_MK[0] == hits_MK[1]).all()
     assert torch.allclose(logits(owned, it.task.test.inputs), logits(copied, it.task.test.inputs), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_mark_in_the_canonical_form_outlives_every_move_and_not_fine_tuning() -> None:
+    """Measured: each copy shows the very same bits; but training on moves channels past each other, and they are gone."""
+    it, owned = build("watermark=canonical", "trainer.progress=false"), marked("canonical")
+    copies = [obfuscated(owned.marked, moves, "clique") for moves in MOVES.values()]
+    tuned = it.trainer("thief")(
+        owned.marked, it.task.attacker, recipe=replace(it.task.recipe, lr=0.01, epochs=5)
+    )
+    scores = it.watermark.score(Suspects([owned.marked, *copies, tuned]), [owned.key])
+    assert scores.log10_p_MK is not None
+    assert (scores.statistic_MK[1:-1] == scores.statistic_MK[0]).all()
+    assert scores.log10_p_MK[0, 0] < -15
+    assert scores.log10_p_MK[-1, 0] > -3
+    with pytest.raises(ConfigError, match="scheme that reads weights"):
+        build("watermark=canonical", "watermark@watermark.scheme=adi_derived")
 
 
 def test_grow_pairs_and_shares_weights_as_it_says() -> None:
