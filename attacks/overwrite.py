@@ -1,5 +1,5 @@
-"""Overwriting: the thief embeds a mark of the same scheme with a key of his own (Wang & Kerschbaum,
-ICASSP 2019, against Uchida et al.). The record judges both keys: the owner's in the thief's model, the thief's in his own and in the owner's.
+"""Overwriting: the thief embeds a mark of the same scheme with a key of his own (Wang & Kerschbaum, ICASSP 2019, against Uchida
+et al.). The record judges both keys: the owner's in the thief's model, the thief's in his own and in the owner's.
 
 The scheme trains on from the stolen model by its ordinary embedding, its strength multiplied by a grid. A scheme without a
 `strength` is embedded once, as it stands; one that embeds nothing leaves further training alone.

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from assay.attacks.collude import Collude, colluded, mixed
 from assay.attacks.false_claim import FalseClaim, targeted
-from assay.attacks.forge import Forge
+from assay.attacks.forge import Forge, climbed
 from assay.core.errors import Denied, NotApplicable
 from assay.core.secret import Secret
+from assay.core.statistics import best_of_log10_p
 from assay.core.suspects import Suspects
 from assay.core.theft import Attack, Surrogate
 from assay.deployments.reach import Gateway
@@ -104,6 +105,24 @@ def test_fishing_for_derived_keys_finds_what_chance_allows() -> None:
     assert best == sorted(best, reverse=True)
     assert -4.5 < best[-1] < -1.3
     assert surrogates[0].claim is not None
+
+
+def test_behind_a_hash_climbing_is_no_better_than_fishing() -> None:
+    """2^10 tries against neuralmark: the best of as many binomial draws, and nothing once they are counted."""
+    it = build("watermark=neuralmark", "attack=hill_climb", "trainer.progress=false")
+    model = it.task.fresh(1)
+    secret = Secret.simulated(3, "accuser")
+    found = list(climbed(it.watermark, model, it.task, secret, 1024, seed=0))
+    tries = [one.tries for one in found]
+    assert (tries[0], tries[-1]) == (1, 1024)
+    assert tries == sorted(tries)
+    assert [one.deposits for one in found] == tries
+    keys = [one.key for one in found]
+    log10_p_MK = it.watermark.score(Suspects([model]), keys).log10_p_MK
+    assert log10_p_MK is not None
+    assert (np.diff(log10_p_MK[0]) <= 0).all(), "never downhill"
+    assert -6 < log10_p_MK[0, -1] < -2, "the best of 1,024 is near 1 in 1,024"
+    assert best_of_log10_p(log10_p_MK[0, -1], 1024) > -3
 
 
 def test_the_same_accuser_finds_the_same_key() -> None:
