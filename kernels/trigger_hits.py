@@ -26,10 +26,10 @@ from .lang import Build, ceil_div, jit, on_gpu, tl
 from .row_labels import (
     NO_ANSWER,
     expect_logits,
+    labels_on_cpu,
     row_best,
     row_best_reference,
     row_best_triton,
-    row_labels,
     row_labels_triton,
 )
 from .target_logits import look_up, look_up_triton, place
@@ -146,7 +146,7 @@ def trigger_hits(
         best, index = row_best(answers, min(top, answers.shape[-1])), _or_all(index_KT, targets_KT)
         parts_MKP = look_up(answers.detach(), best, targets_KT, index, bounds, margins=False)[0]
     else:
-        labels_MU = row_labels(answers) if answers.is_floating_point() else answers
+        labels_MU = _narrow_labels(answers) if answers.is_floating_point() else answers
         parts_MKP = _hits_cpu(labels_MU, targets_KT, index_KT, bounds)
     running_MKP = torch.nn.functional.pad(parts_MKP.cumsum(-1), (1, 0))
     hits_MKP = running_MKP[..., [bounds.index(length) for length in wanted]]
@@ -215,9 +215,12 @@ def _hits_cpu(
     labels_MU: Tensor, targets_KT: Tensor, index_KT: Tensor | None, bounds: Sequence[int]
 ) -> Tensor:
     """A trigger's answers side by side, one or few bytes each: a key's triggers are looked up by copying rows of M, compared and
-    added M at a time. For 300 suspects and 100 keys 110 times faster than a loop over cells where keys have own triggers."""
-    answer_UM, expected_KT = _narrow(labels_MU, targets_KT)
+    added M at a time. Where the keys' triggers follow each other as the rows do, nothing is copied."""
+    label_MU, expected_KT = _narrow(labels_MU, targets_KT)
     (keys, triggers), suspects = expected_KT.shape, len(labels_MU)
+    if index_KT is not None and len(bounds) == 2 and _in_order(index_KT):
+        return _hits_in_order(label_MU, expected_KT)
+    answer_UM = label_MU.t().contiguous().numpy()
     out_MKP = torch.empty(suspects, keys, len(bounds) - 1, dtype=torch.int64)
     some_m = max(1, CELLS // max(1, triggers))
     some_k = max(1, CELLS // max(1, triggers * min(some_m, suspects)))
@@ -231,15 +234,39 @@ def _hits_cpu(
     return out_MKP
 
 
-def _narrow(labels_MU: Tensor, targets_KT: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Labels (U, M) and targets in the smallest dtype that holds the labels: -1 for no answer, -2 for a target no label is."""
-    smallest, largest = map(int, labels_MU.aminmax()) if labels_MU.numel() else (0, 0)
+def _in_order(index_KT: Tensor) -> bool:
+    return torch.equal(index_KT.reshape(-1), torch.arange(index_KT.numel(), dtype=index_KT.dtype))
+
+
+def _hits_in_order(label_MU: Tensor, expected_KT: NDArray[Any]) -> Tensor:
+    """(M, K, 1): row k T + t is trigger t of key k, so a suspect's answers are compared as they lie."""
+    keys, triggers = expected_KT.shape
+    out_MK = np.zeros((len(label_MU), keys), dtype=np.int64)
+    step = max(1, CELLS // max(1, expected_KT.size))
+    for m in range(0, len(out_MK), step):
+        part_MU = label_MU[m : m + step, : expected_KT.size].numpy()
+        hit_MKT = (part_MU.reshape(len(part_MU), keys, triggers) == expected_KT).view(np.uint8)
+        hit_NT1 = hit_MKT.reshape(len(part_MU) * keys, triggers, 1)
+        out_MK[m : m + step] = _count(hit_NT1).reshape(len(part_MU), keys)
+    return torch.from_numpy(out_MK)[..., None]
+
+
+def _narrow_labels(logits_MUC: Tensor) -> Tensor:
+    return labels_on_cpu(logits_MUC, _narrowest(logits_MUC.shape[2]))
+
+
+def _narrowest(largest: int) -> torch.dtype:
     dtypes = (torch.int8, torch.int16, torch.int32, torch.int64)
-    dtype = next(dtype for dtype in dtypes if largest <= torch.iinfo(dtype).max)
+    return next(dtype for dtype in dtypes if largest <= torch.iinfo(dtype).max)
+
+
+def _narrow(labels_MU: Tensor, targets_KT: Tensor) -> tuple[Tensor, NDArray[Any]]:
+    """Labels and targets in the smallest dtype that holds the labels: -1 for no answer, -2 for a target no label is."""
+    smallest, largest = map(int, labels_MU.aminmax()) if labels_MU.numel() else (0, 0)
+    dtype = _narrowest(largest)
     labels_MU = labels_MU if smallest >= NO_ANSWER else labels_MU.clamp(min=NO_ANSWER)
-    answer_UM = labels_MU.to(dtype).t().contiguous()
     is_possible_KT = (targets_KT >= 0) & (targets_KT <= largest)
-    return answer_UM.numpy(), targets_KT.where(is_possible_KT, -2).to(dtype).numpy()
+    return labels_MU.to(dtype), targets_KT.where(is_possible_KT, -2).to(dtype).numpy()
 
 
 def _count(hit_KTM: NDArray[np.uint8]) -> NDArray[np.int64]:

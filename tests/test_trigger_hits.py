@@ -344,6 +344,21 @@ def test_shared_triggers_are_the_same_as_an_index_of_all(seed: int, top: int) ->
     assert torch.equal(alone[1], indexed[1])
 
 
+@pytest.mark.parametrize("width", [torch.int32, torch.int64])
+@pytest.mark.parametrize("left", [0, 5])
+def test_triggers_in_the_order_of_the_rows(left: int, width: torch.dtype, place: str) -> None:
+    """Keys with triggers of their own, one key after the other: nothing is looked up. 300 are more than 8
+    bits count."""
+    for keys, triggers in ((7, 9), (2, 300)):
+        size = (3, keys * triggers + left, 10, keys, triggers)
+        logits_MUC, targets_KT, _ = drawn(size)
+        index_KT = torch.arange(keys * triggers, dtype=width).reshape(keys, triggers)
+        expected = trigger_hits_reference(logits_MUC, targets_KT, index_KT.long(), [triggers])[..., 0]
+        assert torch.equal(trigger_hits(*moved(place, logits_MUC, targets_KT, index_KT)).cpu(), expected)
+        labels_MU = row_labels.row_labels(logits_MUC)
+        assert torch.equal(trigger_hits(*moved(place, labels_MU, targets_KT, index_KT)).cpu(), expected)
+
+
 # --- errors
 
 
