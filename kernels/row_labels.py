@@ -97,21 +97,9 @@ def _next(value, column, previous, previous_column):
 
 @jit
 def _best_kernel(
-    logits,
-    labels,
-    firsts,
-    lasts,
-    last_classes,
-    rows,
-    classes,
-    stride_group,
-    stride_row,
-    stride_class,
-    TOP: tl.constexpr,
-    SLOTS: tl.constexpr,
-    ROWS: tl.constexpr,
-    CLASSES: tl.constexpr,
-):
+    logits, labels, firsts, lasts, last_classes, rows, classes, stride_group, stride_row, stride_class,
+    TOP: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
     """A list of the TOP best so far, merged with a tile only if one of its logits belongs there: after the first tiles of a long
     row few do (k ln C of C in random order)."""
     base, inside, place = _start(logits, rows, stride_group, stride_row, ROWS)
@@ -244,7 +232,9 @@ def _label_rows(value_NC: Floats) -> NDArray[np.signedinteger[Any]]:
         label_N, best_N = _winners(value_NC)
         return np.where(np.isnan(best_N), NO_ANSWER, label_N)
     left_N = _left_of_winners(value_NC.T.copy())[0]
-    return np.int8(value_NC.shape[1]) - left_N.view(np.int8) - (left_N == 0) * np.int8(value_NC.shape[1] + 1)
+    label_N: NDArray[np.int8] = np.int8(value_NC.shape[1]) - left_N.view(np.int8)
+    label_N[left_N == 0] = NO_ANSWER
+    return label_N
 
 
 def _winners(value_NC: Floats) -> tuple[NDArray[np.int64], Floats]:
