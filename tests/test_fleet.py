@@ -243,10 +243,8 @@ def test_convolutions_and_their_gradients_are_exact(
 ) -> None:
     torch.manual_seed(0)
     modules = [nn.Conv2d(3, 4, kernel, stride, padding, bias=False).double() for _ in range(2)]
-    axes = [
-        Axis(*one)
-        for one in zip(size, modules[0].kernel_size, modules[0].stride, modules[0].padding, strict=False)
-    ]
+    one = modules[0]
+    axes = [Axis(size[i], one.kernel_size[i], one.stride[i], int(one.padding[i])) for i in range(2)]
     layer = kind(modules, axes[0], axes[1])
     for count in (5, 3, 5):  # plans are kept by size of batch
         images = torch.randn(2, count, 3, *size, dtype=torch.float64, requires_grad=True)

@@ -2,8 +2,8 @@
 
 With columns beside channels in memory the taps of one kernel row are one contiguous window of the map, and windows and
 rows end at the border, so padding costs no arithmetic. Stride-1 3x3 kernels are transformed along the rows by F(4, 3)
-(Lavin & Gray, CVPR 2016, arXiv:1509.09308, section 4.1): half the multiplications. Grouped convolutions, which
-`torch.func.vmap` makes of such layers, are slower on a CPU than one network after the other.
+(Lavin & Gray, CVPR 2016, arXiv:1509.09308, section 4.1): half the multiplications. `torch.func.vmap` would make grouped
+convolutions of these layers, which are slow on a CPU.
 
 Suffixes as in stacked.py, and T kernel rows, P positions of the output.
 """
