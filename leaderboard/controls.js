@@ -1,34 +1,42 @@
 "use strict";
 /* Negative controls and nulls; trials that ended without a number. */
 
-function drawControls(schemes, trials) {
-  const rows = [];
-  for (const scheme of schemes.filter((name) => name !== data.control)) {
-    const measured = trials.filter((r) => r.choices.watermark === scheme && r.status === "ok");
-    for (const [seed, [record]] of d3.group(measured, (r) => r.seed)) rows.push(controlRow(scheme, seed, record));
-  }
-  const heads = [
-    "scheme",
-    "seed",
-    "statistic",
-    "",
-    "marked",
-    ...Object.values(CONTROLS),
-    "independent models",
-    "random keys",
-  ];
-  document
-    .querySelector("#controls")
-    .replaceChildren(table("Negative controls by scheme", heads, rows, "figures controls"));
+/** Of many schemes only when the reader asks. */
+function drawControls(here) {
+  const marked = here.schemes.filter((name) => name !== data.control);
+  const measured = here.trials.filter((r) => r.status === "ok");
+  const place = document.querySelector("#controls");
+  const shown = () => place.replaceChildren(controlsTable(marked, measured), controlsNote());
+  const ask = el("button", { type: "button", class: "more", click: shown }, `Show the controls of ${plural(marked.length, "scheme")}`);
+  if (marked.length > 12) place.replaceChildren(ask);
+  else shown();
 }
+
+function controlsTable(schemes, measured) {
+  const rows = [];
+  for (const scheme of schemes) {
+    const trials = measured.filter((r) => r.choices.watermark === scheme);
+    for (const [seed, [record]] of d3.group(trials, (r) => r.seed)) rows.push(controlRow(scheme, seed, record));
+  }
+  const found = ["marked", ...Object.values(CONTROLS), "independent models", "random keys"];
+  const heads = ["scheme", num("seed"), "statistic", "", ...found];
+  return el("div", { class: "scroll" }, table("Negative controls by scheme", heads, rows, "figures controls"));
+}
+
+const controlsNote = () =>
+  el(
+    "p",
+    { class: "note" },
+    "In the picture: bars hold all random keys (wide) and all independent models (narrow), darker where nine in ten of them lie; rings are the three controls, the disc is the marked model.",
+  );
 
 function controlRow(scheme, seed, record) {
   const { marked, controls, nulls } = record;
   const unit = marked.unit + (marked.trials ? `, of ${marked.trials}` : "");
   const found = Object.keys(CONTROLS).map((name) => controlCell(controls?.[name], false, name === "unmarked"));
   return [
-    scheme,
-    String(seed),
+    schemeLink(scheme),
+    num(String(seed)),
     unit,
     spreadPicture(record),
     controlCell(marked, true),
@@ -47,71 +55,43 @@ function controlCell(found, expected, isVictim = false) {
 
 function rangeCell(range) {
   if (!range?.count) return el("small", {}, "no valid null");
-  const text =
-    range.lowest === null
-      ? "unreadable"
-      : range.lowest === range.highest
-        ? compact(range.lowest)
-        : `${compact(range.lowest)} to ${compact(range.highest)}`;
+  const [lowest, highest] = range.quantiles ? [range.quantiles[0], range.quantiles.at(-1)].map(compact) : [];
+  const text = range.quantiles ? (lowest === highest ? lowest : `${lowest} to ${highest}`) : "unreadable";
   return el("span", {}, text, el("small", {}, `over ${range.count}`));
 }
 
 function spreadPicture({ marked, controls, nulls }) {
-  const values = [marked, ...Object.keys(CONTROLS).map((name) => controls?.[name])].map(
-    (found) => found?.statistic ?? null,
-  );
+  const values = [marked, ...Object.keys(CONTROLS).map((name) => controls?.[name])].map((found) => found?.statistic ?? null);
   const bars = [
-    [nulls.random_keys, 8, "var(--bar)"],
-    [nulls.independent_models, 4, "var(--soft)"],
-  ].filter(([range]) => range?.count && range.lowest !== null);
-  const all = [...values, ...bars.flatMap(([range]) => [range.lowest, range.highest])].filter(
-    (value) => value !== null,
-  );
+    [nulls.random_keys, 10],
+    [nulls.independent_models, 5],
+  ].filter(([range]) => range?.quantiles);
+  const all = [...values, ...bars.flatMap(([range]) => range.quantiles)].filter((value) => value !== null);
   const x = d3.scaleLinear(marked.trials ? [0, marked.trials] : d3.extent(all), [6, 134]);
-  const picture = svg("svg", {
-    viewBox: "0 0 140 16",
-    width: 140,
-    height: 16,
-    role: "img",
-    "aria-label": "where the statistics lie",
-  });
+  const picture = svg("svg", { viewBox: "0 0 140 16", width: 140, height: 16, role: "img", "aria-label": "where the statistics lie" });
   picture.append(svg("line", { x1: 6, x2: 134, y1: 8, y2: 8, stroke: "var(--line)" }));
-  for (const [range, height, fill] of bars)
-    picture.append(
-      svg("rect", {
-        x: x(range.lowest) - 0.5,
-        width: x(range.highest) - x(range.lowest) + 1,
-        y: 8 - height / 2,
-        height,
-        fill,
-      }),
-    );
-  values.forEach((value, i) => {
-    if (value !== null)
-      picture.append(
-        svg("circle", {
-          cx: x(value),
-          cy: 8,
-          r: i ? 3 : 4,
-          fill: i ? "var(--page)" : "var(--ink)",
-          stroke: "var(--ink)",
-        }),
-      );
-  });
+  const bar = ([from, to], height, fill) =>
+    svg("rect", { x: x(from) - 0.5, width: x(to) - x(from) + 1, y: 8 - height / 2, height, fill });
+  for (const [{ quantiles: q }, height] of bars)
+    picture.append(bar([q[0], q.at(-1)], height, "var(--bar)"), bar([q[1], q.at(-2)], height, "var(--faint)"));
+  const disc = (value, i) => ({ cx: x(value), cy: 8, r: i ? 3 : 4, fill: i ? "var(--page)" : "var(--ink)", stroke: "var(--ink)" });
+  picture.append(...values.map((value, i) => value !== null && svg("circle", disc(value, i))).filter(Boolean));
   return picture;
 }
 
-function drawUnfinished(trials) {
-  const without = trials.filter((record) => record.status !== "ok");
+/** Grouped by what was said: most attacks that fit no scheme fit none for one reason. */
+function drawUnfinished(here) {
+  const without = here.visible.filter((record) => record.status !== "ok");
   document.querySelector("#unfinished-section").hidden = !without.length;
-  const open = (record) =>
-    el("button", { type: "button", class: "link", click: () => showDetails([record]) }, record.id);
-  const rows = without.map((r) => [
-    open(r),
-    el("span", { class: `tag ${r.outcome}` }, OUTCOMES[r.outcome]),
-    r.reason ?? "no reason was recorded",
-  ]);
-  document
-    .querySelector("#unfinished")
-    .replaceChildren(table("Trials without a number", ["trial", "status", "reason"], rows, "figures reasons"));
+  const groups = d3.sort(d3.groups(without, (r) => r.status, (r) => r.reason ?? "no reason was recorded").flatMap(([status, reasons_]) => reasons_.map(([reason, trials]) => ({ status, reason, trials }))), (g) => ["failed", "blocked", "not_applicable"].indexOf(g.status), (g) => -g.trials.length);
+  const rows = (count) => groups.slice(0, count).map((g) => [el("span", { class: `tag ${g.status}` }, GLYPHS[g.status], " ", OUTCOMES[g.status]), g.reason, num(String(g.trials.length)), someTrials(g.trials)]);
+  const place = document.querySelector("#unfinished");
+  const shown = (count) => place.replaceChildren(table("Trials without a number", ["status", "reason", num("trials"), ""], rows(count), "figures reasons"), ...(groups.length > count ? [el("button", { type: "button", class: "more", click: () => shown(groups.length) }, `All ${plural(groups.length, "reason")}`)] : []));
+  shown(DOZEN);
+}
+
+function someTrials(trials) {
+  const named = trials.slice(0, 3).map((r) => link("cell", r.id, `${schemeName(r.choices.watermark)} under ${attackName(r.choices.attack)}`));
+  const others = trials.length > 3 ? ` and ${trials.length - 3} more` : "";
+  return el("span", { class: "trials" }, named, others);
 }

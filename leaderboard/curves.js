@@ -1,169 +1,165 @@
 "use strict";
-/* One panel per attack: the attacker's loss on x, the owner's evidence on y, a line per trial. */
+/* A panel per attack or scheme: the attacker's loss on x, the owner's evidence on y, a line per trial. */
 
 const SYMBOLS = ["Circle", "Square", "Triangle", "Diamond", "Cross", "Star", "Wye"];
 const COLOURS = 10;
 const TICKS = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500];
+const DOZEN = 12;
 const hidden = new Set();
+const more = { curves: DOZEN, frontiers: DOZEN, multiples: DOZEN };
 
-/** Scheme -> colour and symbol, the same in every panel; the control is grey. */
-function looks(schemes) {
-  const marked = schemes.filter((name) => name !== data.control);
+/** What tells lines apart: schemes while there are colours for them, otherwise their families. */
+function looks(here) {
+  const marked = here.allSchemes.filter((name) => name !== data.control);
+  const single = here.schemes.filter((name) => name !== data.control).length <= COLOURS;
+  const family = (name) => here.declared.get(name)?.family ?? "family unknown";
+  const groupOf = (name) => (name === data.control ? data.control : single ? name : family(name));
+  const shown = single ? here.schemes.filter((name) => name !== data.control) : [...new Set(marked.map(family))].sort();
   const look = (i) => ({ colour: `var(--c${i % COLOURS})`, symbol: d3[`symbol${SYMBOLS[i % SYMBOLS.length]}`] });
-  const out = new Map(marked.map((name, i) => [name, look(i)]));
-  out.set(data.control, { colour: "var(--faint)", symbol: d3.symbolCircle });
-  return out;
+  const styles = new Map(shown.map((name, i) => [name, look(i)]));
+  styles.set(data.control, { colour: "var(--faint)", symbol: d3.symbolCircle });
+  return { styles, groupOf };
 }
 
-function curveLegend(schemes, styles, redraw) {
-  const buttons = schemes.map((name) => {
-    const { colour, symbol } = styles.get(name);
-    const icon = svg("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true" });
-    icon.append(svg("path", { d: d3.symbol(symbol, 60)(), fill: colour }));
+function icon({ colour, symbol }) {
+  const picture = svg("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true" });
+  picture.append(svg("path", { d: d3.symbol(symbol, 60)(), fill: colour }));
+  return picture;
+}
+
+function curveLegend(place, { styles }, redraw) {
+  const buttons = [...styles].map(([name, style]) => {
     const toggle = (event) => {
       if (!hidden.delete(name)) hidden.add(name);
       event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(name)));
       redraw();
     };
-    return el(
-      "button",
-      { type: "button", "aria-pressed": String(!hidden.has(name)), click: toggle },
-      icon,
-      schemeName(name),
-    );
+    return el("button", { type: "button", "aria-pressed": String(!hidden.has(name)), click: toggle }, icon(style), schemeName(name));
   });
-  const all = el(
-    "button",
-    { type: "button", class: "link", click: () => toggleAll(schemes, styles, redraw) },
-    hidden.size ? "show all" : "hide all",
-  );
-  document.querySelector("#curve-legend").replaceChildren(...buttons, ...(schemes.length > 6 ? [all] : []));
+  place.replaceChildren(...buttons);
 }
 
-function toggleAll(schemes, styles, redraw) {
-  if (hidden.size) hidden.clear();
-  else schemes.forEach((name) => hidden.add(name));
-  curveLegend(schemes, styles, redraw);
-  redraw();
+/** The attacks that tell most: by how many schemes they remove, then by how weak the evidence they leave is. */
+function telling(columns, here) {
+  const removed = (column) => here.schemes.filter((name) => here.cell(name, column)?.worst === "removed").length;
+  const left = (column) => d3.mean(here.schemes, (name) => here.cell(name, column)?.weakest ?? undefined) ?? -Infinity;
+  return columns.length <= DOZEN ? columns : d3.sort(columns, (c) => -removed(c), (c) => -left(c));
 }
 
-const pointsOf = (trials) =>
+function drawCurves(here) {
+  const look = looks(here);
+  const panels = () => {
+    const columns = telling(here.columns, here).slice(0, more.curves);
+    const axes = axesOf(columns.flatMap((column) => here.under(column)));
+    const drawn = columns.map((column) => panel(attackTitle(column), here.under(column), look, axes));
+    document.querySelector("#curves").replaceChildren(...drawn);
+    moreButton(document.querySelector("#curves-more"), "curves", here.columns.length, "attack", panels);
+  };
+  curveLegend(document.querySelector("#curve-legend"), look, panels);
+  panels();
+}
+
+function moreButton(place, what, count, noun, redraw) {
+  const step = (shown) => () => {
+    more[what] = shown;
+    redraw();
+  };
+  const button = (shown, text) => el("button", { type: "button", click: step(shown) }, text);
+  const left = count - more[what];
+  const buttons =
+    left > 0
+      ? [button(more[what] + DOZEN, `${Math.min(DOZEN, left)} more`), button(count, `All ${plural(count, noun)}`)]
+      : more[what] > DOZEN && count > DOZEN
+        ? [button(DOZEN, "Fewer")]
+        : [];
+  place.replaceChildren(...buttons);
+}
+
+function attackTitle(column) {
+  const axis = column.axis && column.axis !== "none" ? `, by ${column.axis}` : "";
+  return [attackLink(column.label), ` ${column.claims ? "an accuser’s evidence" : column.needs}${axis}`];
+}
+
+const pointsOf = (trials, groupOf) =>
   trials.flatMap((record) =>
-    record.curve.map((point) => ({ ...point, record, scheme: record.choices.watermark, proof: -point.log10_p + 0 })),
+    record.curve.map((point) => ({ ...point, record, group: groupOf(record.choices.watermark), proof: -point.log10_p + 0 })),
   );
 
-function drawCurves(columns, trials, styles) {
-  const drawn = pointsOf(trials);
-  const x = d3.extent([0, data.budget_pp + 1, ...drawn.map((p) => p.loss_pp)]);
-  const y = [0, Math.max(3, d3.max(drawn, (p) => p.proof) ?? 0)];
-  const panels = columns.map((column) =>
-    panel(
-      column,
-      trials.filter((r) => column.holds(r)),
-      styles,
-      x,
-      y,
-    ),
-  );
-  document.querySelector("#curves").replaceChildren(...panels);
+/** Domains that hold all points, the same in every panel. */
+function axesOf(trials) {
+  const points = trials.flatMap((record) => record.curve);
+  const x = d3.extent([0, data.budget_pp + 1, ...points.map((p) => p.loss_pp)]);
+  return { x: [Math.max(x[0], -20), x[1]], y: [0, Math.max(3, d3.max(points, (p) => -p.log10_p) ?? 0)] };
 }
 
-function panel(column, trials, styles, x, y) {
-  const shown = pointsOf(trials).filter((point) => !hidden.has(point.scheme));
+function panel(title, trials, look, axes, size = { width: 380, height: 250 }) {
+  const shown = pointsOf(trials, look.groupOf).filter((point) => !hidden.has(point.group));
   const missing = trials.filter((record) => !record.curve.length).length;
-  const title = el("figcaption", {}, el("strong", {}, column.label), ` ${column.needs}${column.claims ? ", an accuser’s evidence" : ""}`);
-  const axis = trials.find((record) => record.attack)?.attack.axis;
-  if (axis && axis !== "none") title.append(`, by ${axis}`);
-  if (missing) title.append(`; ${plural(missing, "trial")} without a curve`);
-  const body = shown.length ? chart(column, shown, styles, x, y) : el("p", { class: "note" }, "No points.");
-  return el("figure", { class: "panel" }, title, body);
+  const without = missing ? el("span", { title: plural(missing, "trial") }, ` (${missing} without a curve)`) : null;
+  const body = shown.length ? chart(shown, look.styles, axes, size) : el("p", { class: "note" }, "No points.");
+  return el("figure", { class: "panel" }, el("figcaption", {}, title, without), body);
 }
 
-function chart(column, shown, styles, x, y) {
+/** Log-like scales that hold zero. */
+const scale = (domain, label) => ({
+  type: "symlog",
+  constant: 2,
+  domain,
+  ticks: [-10, -5, ...TICKS].filter((t) => t >= domain[0] && t <= domain[1]),
+  tickFormat: (value) => signed(String(value)),
+  label,
+});
+
+function rules(rates, axes) {
+  const right = { x: axes.x[1], textAnchor: "end", dy: -6, fill: "var(--soft)" };
+  const top = { x: Number, frameAnchor: "top", textAnchor: "start", dx: 4, dy: -4, fill: "var(--soft)" };
+  const height = (rate) => -Math.log10(rate);
+  return [
+    Plot.ruleY(rates, { y: height, stroke: "var(--rule)", strokeDasharray: "5 3" }),
+    Plot.text(rates, { ...right, y: height, text: (rate) => `p = ${rate}` }),
+    Plot.ruleX([data.budget_pp], { stroke: "var(--rule)", strokeDasharray: "2 3" }),
+    Plot.text([data.budget_pp], { ...top, text: (pp) => `${pp} pp` }),
+  ];
+}
+
+function chart(shown, styles, axes, { width, height }) {
   const rates = [...new Set(shown.map((point) => point.record.marked.fpr))];
-  const schemes = [...styles.keys()];
-  const look = { x: "loss_pp", y: "proof", symbol: "scheme", stroke: "scheme", r: 3.6, strokeWidth: 1.4 };
-  const plot = Plot.plot({
-    width: 380,
-    height: 260,
+  const groups = [...styles.keys()];
+  const crowded = shown.length > 150;
+  const place = { x: "loss_pp", y: "proof" };
+  const dots = { ...place, symbol: "group", stroke: "group", r: crowded ? 2.2 : 3.4, strokeWidth: crowded ? 1 : 1.4 };
+  const pick = { ...place, fontSize: 12, lineHeight: 1.3, maxRadius: 30 };
+  return Plot.plot({
+    width,
+    height,
     marginLeft: 38,
     marginBottom: 36,
     marginTop: 20,
-    ariaLabel: `Attack ${column.label}: accuracy lost against evidence`,
-    x: {
-      type: "symlog",
-      constant: 2,
-      domain: x,
-      ticks: [-5, ...TICKS].filter((t) => t >= x[0] && t <= x[1]),
-      tickFormat: tick,
-      label: "accuracy lost (pp)",
-    },
-    y: {
-      type: "symlog",
-      constant: 2,
-      domain: y,
-      ticks: TICKS.filter((t) => t <= y[1]),
-      tickFormat: String,
-      label: "evidence (−log₁₀ p)",
-      nice: false,
-    },
-    color: { domain: schemes, range: schemes.map((name) => styles.get(name).colour) },
-    symbol: { domain: schemes, range: schemes.map((name) => styles.get(name).symbol) },
+    ariaLabel: "Accuracy lost against evidence",
+    x: scale(axes.x, "accuracy lost (pp)"),
+    y: { ...scale(axes.y, "evidence (−log₁₀ p)"), nice: false },
+    color: { domain: groups, range: groups.map((name) => styles.get(name).colour) },
+    symbol: { domain: groups, range: groups.map((name) => styles.get(name).symbol) },
     marks: [
-      Plot.ruleY(
-        rates.map((rate) => -Math.log10(rate)),
-        { stroke: "var(--rule)", strokeDasharray: "5 3" },
-      ),
-      Plot.text(rates, {
-        x: x[1],
-        y: (rate) => -Math.log10(rate),
-        text: (rate) => `p = ${rate}`,
-        textAnchor: "end",
-        dy: -6,
-        fill: "var(--soft)",
-      }),
-      Plot.ruleX([data.budget_pp], { stroke: "var(--rule)", strokeDasharray: "2 3" }),
-      Plot.text([data.budget_pp], {
-        x: Number,
-        frameAnchor: "top",
-        text: (pp) => `${pp} pp`,
-        textAnchor: "start",
-        dx: 4,
-        dy: -4,
-        fill: "var(--soft)",
-      }),
-      Plot.line(shown, {
-        x: "loss_pp",
-        y: "proof",
-        z: (point) => point.record.id,
-        stroke: "scheme",
-        strokeWidth: 1.2,
-        strokeOpacity: 0.6,
-      }),
-      Plot.dot(shown, { ...look, filter: (point) => point.detected === true, fill: "scheme" }),
-      Plot.dot(shown, { ...look, filter: (point) => point.detected !== true, fill: "var(--page)" }),
-      Plot.tip(
-        shown,
-        Plot.pointer({ x: "loss_pp", y: "proof", title: tip, fontSize: 12, lineHeight: 1.3, maxRadius: 30 }),
-      ),
+      ...rules(rates, axes),
+      Plot.line(shown, { ...place, z: (p) => p.record.id, stroke: "group", strokeWidth: 1.1, strokeOpacity: crowded ? 0.35 : 0.6 }),
+      Plot.dot(shown, { ...dots, filter: (point) => point.detected === true, fill: "group" }),
+      Plot.dot(shown, { ...dots, filter: (point) => point.detected !== true, fill: "var(--page)" }),
+      Plot.tip(shown, Plot.pointer({ ...pick, title: tip })),
     ],
   });
-  return plot;
 }
-
-const tick = (value) => signed(String(value));
 
 function tip(point) {
   const { record } = point;
   const axis = record.attack?.axis ?? "strength";
+  const found = { true: "yes", false: "no", null: "undecided" }[point.detected];
   return [
-    `${schemeName(record.choices.watermark)}, seed ${record.seed}`,
-    axis === "none" ? "verbatim copy" : `${axis} ${compact(point.strength)}`,
+    `${schemeName(record.choices.watermark)} under ${attackName(record.choices.attack)}, seed ${record.seed}`,
+    axis === "none" ? "one strength" : `${axis} ${compact(point.strength)}`,
     `accuracy ${percent(point.accuracy)} (${lost(point.loss_pp)})`,
     `${record.marked.unit}: ${statistic(point, record.marked.trials)}`,
     `log10 p = ${fixed(point.log10_p, 2)}`,
-    record.marked.source === "none"
-      ? "nothing to detect"
-      : `detected: ${{ true: "yes", false: "no", null: "undecided" }[point.detected]}`,
+    record.marked.source === "none" ? "nothing to detect" : `detected: ${found}`,
   ].join("\n");
 }

@@ -1,47 +1,44 @@
 "use strict";
 /* The record behind a cell: numbers, costs, environment, and the command that runs it again. */
 
-/** Several trials of one cell (seeds, other settings) are chosen by buttons. */
-function showDetails(records, chosen = records[0]) {
+/** A cell's other trials (seeds, other settings) are a click away. */
+function drawDetails(here) {
   const dialog = document.querySelector("#details");
-  const others =
-    records.length > 1
-      ? el(
-          "p",
-          { class: "others" },
-          "Trials: ",
-          records.map((r) => other(r, records, chosen)),
-        )
-      : null;
+  const record = data.records.find((r) => r.id === state.cell);
+  if (!record) {
+    if (dialog.open) dialog.close();
+    return;
+  }
   const close = el("button", { type: "button", class: "close", click: () => dialog.close() }, "Close");
-  dialog.replaceChildren(close, heading(chosen), ...(others ? [others] : []), ...body(chosen));
+  dialog.replaceChildren(close, heading(record), ...siblings(record, here), ...body(record));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
-  history.replaceState(null, "", `#${encodeURIComponent(chosen.id)}`);
 }
 
-function other(record, records, chosen) {
-  const label = `seed ${record.seed}: ${OUTCOMES[record.outcome]}`;
-  return el(
-    "button",
-    { type: "button", "aria-pressed": String(record === chosen), click: () => showDetails(records, record) },
-    label,
-  );
+function siblings(record, here) {
+  const column = here.columnOf(record);
+  const trials = (column && here.cell(record.choices.watermark, column)?.trials) ?? [record];
+  if (trials.length < 2) return [];
+  const other = (r) => {
+    const pressed = { "aria-pressed": String(r === record) };
+    return el("button", { type: "button", ...pressed, click: () => go({ cell: r.id }) }, `seed ${r.seed}: ${shortOutcome(r)}`);
+  };
+  return [el("p", { class: "others" }, "Trials: ", trials.map(other))];
 }
 
 function heading(record) {
   const { watermark, attack } = record.choices;
-  return el("h2", { id: "details-title" }, `${schemeName(watermark)} under ${attackName(attack)}`);
+  return el("h2", { id: "details-title" }, schemeLink(watermark), " under ", link("attack", attackName(attack)));
 }
 
 function body(record) {
   return [
-    el("p", {}, el("span", { class: `tag ${record.outcome}` }, shortOutcome(record)), ` ${summary(record)}`),
+    el("p", {}, tag(record), ` ${summary(record)}`),
     ...(record.status === "ok"
-      ? [el("div", { class: "scroll" }, evidenceTable(record)), costs(record)]
+      ? [el("div", { class: "scroll" }, evidenceTable(record)), ...told(record), costs(record)]
       : [reasons(record)]),
     el("h3", {}, "Run it again"),
-    el("pre", { class: "command", tabindex: 0 }, record.command),
+    el("pre", { class: "command", tabindex: 0 }, commandOf(record)),
     el(
       "p",
       { class: "note" },
@@ -50,12 +47,16 @@ function body(record) {
       "; the command gives the same.",
     ),
     declarations(record),
-    folded("Settings", record.settings),
+    folded("Settings", flat(record.settings)),
     folded("Environment", flat(record.environment)),
   ];
 }
 
-const shortOutcome = (record) => (record.choices.watermark === data.control ? "control" : OUTCOMES[record.outcome]);
+const tag = (record) => {
+  const kind = record.choices.watermark === data.control && record.status === "ok" ? "control" : record.outcome;
+  return el("span", { class: `tag ${kind}` }, GLYPHS[kind], " ", shortOutcome(record));
+};
+const shortOutcome = (record) => (record.choices.watermark === data.control && record.status === "ok" ? "control" : OUTCOMES[record.outcome]);
 
 function summary(record) {
   if (record.status !== "ok") return MEANING[record.status];
@@ -66,6 +67,13 @@ function summary(record) {
   const weakest = `Weakest evidence within ${data.budget_pp} pp: log10 p = ${fixed(record.weakest, 2)}, at a declared rate of ${record.marked.fpr}.`;
   const { detected } = record.marked;
   return detected ? weakest : `${weakest} The marked model itself is ${detected === null ? "undecided" : "not found"}.`;
+}
+
+/** As Python's shlex.join quotes it; view.py says the same. */
+function commandOf(record) {
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
+  const options = Object.entries(record.options ?? record.choices).map(([axis, option]) => `${axis}=${option}`);
+  return ["assay", "run", ...options, `seed=${record.seed}`, ...(record.overrides ?? [])].map(quoted).join(" ");
 }
 
 function reasons(record) {
@@ -119,53 +127,86 @@ function evidenceTable(record) {
 
 /** How many nulls were at least as extreme: "0 of 200 keys". */
 function beaten(found) {
-  const names = { random_keys: "keys", independent_models: "models" };
-  const counts = found?.exceed ?? {};
-  const full = Object.entries(names).map(([field, noun]) => {
-    const count = counts[field] ?? (found?.[field] ? `${found[field].exceed} of ${found[field].count}` : null);
-    return count && `${count} ${noun}`;
-  });
-  return full.filter(Boolean).join(", ");
+  if (!found) return "";
+  if (found.beyond) return found.beyond.join(", ");
+  const nouns = { random_keys: "keys", independent_models: "models" };
+  return Object.entries(nouns)
+    .filter(([null_]) => found[null_])
+    .map(([null_, noun]) => `${found[null_].exceed} of ${found[null_].count} ${noun}`)
+    .join(", ");
 }
+
+/** What some attacks and schemes have besides: the thief's own key, the bits read, the buyers accused, an accuser's deposits. */
+function told(record) {
+  const axis = record.attack?.axis ?? "strength";
+  const at = (point) => (axis === "none" ? "" : `${axis} ${compact(point.strength)}`);
+  const rows = record.curve.flatMap((point) => [
+    ...thiefs(point, at(point)),
+    ...(point.bits === null ? [] : [[at(point), "bits of the payload read right", percent(point.bits)]]),
+    ...(point.tracing ? [[at(point), "accused of colluding", traced(point.tracing)]] : []),
+    ...(point.claimed ? [[at(point), "an accuser’s key", claimedBy(point.claimed)]] : []),
+  ]);
+  const message = record.marked.message;
+  const shown = message?.decoded ? `, decoded ${message.decoded}${message.whole ? "" : " (not whole)"}` : "";
+  if (message) rows.unshift(["marked model", "payload", `${percent(message.accuracy)} of ${message.bits} bits read right${shown}`]);
+  if (!rows.length) return [];
+  return [el("div", { class: "scroll" }, table("What else was read", ["at", "what", "found"], rows, "figures"))];
+}
+
+function thiefs(point, at) {
+  if (!point.overwriter) return [];
+  const said = (found) => `${statistic(found, found.trials)} ${found.unit}, log10 p ${fixed(found.log10_p, 2)}: ${verdict(found)}`;
+  const { surrogate, marked } = point.overwriter;
+  return [
+    [at, "the thief’s own key in his model", said(surrogate)],
+    [at, "the thief’s own key in the owner’s model", said(marked)],
+  ];
+}
+
+const traced = ({ buyers, colluders, accused }) => {
+  const guilty = accused.filter((buyer) => colluders.includes(buyer)).length;
+  const found = `${guilty} of ${plural(colluders.length, "colluder")}`;
+  return `${found}, ${accused.length - guilty} of ${buyers - colluders.length} innocent buyers`;
+};
+
+const claimedBy = ({ deposits, models, claims }) =>
+  [`best of ${plural(deposits, "deposit")}`, known(claims) ? `also claims ${claims} of ${models} independent models` : ""].filter(Boolean).join("; ");
 
 const spent = (cost) => ["seconds", "queries", "examples", "steps"].map((name) => num(cost ? compact(cost[name]) : ""));
 
 function costs(record) {
   const { owner, marked } = record;
+  const took = record.seconds === null ? "" : ` The trial took ${compact(record.seconds)} s, less what was in the cache.`;
   const pp = 100 * (owner.unmarked_accuracy - marked.accuracy);
   const training =
     owner.embeds === false ? "nothing was embedded" : `embedding took ${fixed(owner.embedding_seconds, 1)} s`;
   return el(
     "p",
     { class: "note" },
-    `The owner pays ${points(pp)} of accuracy; ${training}; training the unmarked model took ${fixed(owner.victim_seconds, 1)} s.`,
+    `The owner pays ${points(pp)} of accuracy; ${training}; training the unmarked model took ${fixed(owner.victim_seconds, 1)} s.${took}`,
   );
 }
 
 const cited = (paper) => (paper && paper !== "none" ? `; ${paper}` : "");
 
 function declarations(record) {
-  const lines = [];
+  const pairs = [];
   const { scheme, attack } = record;
   if (scheme)
-    lines.push(["Scheme", `${scheme.family}; reads ${scheme.reads}; ${scheme.derivation} key${cited(scheme.paper)}`]);
+    pairs.push(["Scheme", `${scheme.family}; reads ${scheme.reads}; ${scheme.derivation} key${cited(scheme.paper)}`]);
   if (attack)
-    lines.push([
+    pairs.push([
       "Attack",
       `needs ${attack.needs}; knows ${attack.scheme_known ? "the scheme" : "nothing of the scheme"}, key known: ${attack.key_known}${cited(attack.paper)}`,
     ]);
-  if (record.finished) lines.push(["Finished", record.finished]);
-  return el(
-    "dl",
-    { class: "words" },
-    lines.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]),
-  );
+  if (record.finished) pairs.push(["Finished", `${record.finished.slice(0, 16).replace("T", " ")} UTC`]);
+  return lines(pairs);
 }
 
 const flat = (value, name = "") =>
-  value && typeof value === "object"
+  value && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length
     ? Object.entries(value).flatMap(([key, item]) => flat(item, name ? `${name}.${key}` : key))
-    : [[name, String(value)]];
+    : [[name, typeof value === "string" ? value : JSON.stringify(value)]];
 
 function folded(title, pairs) {
   const known = pairs.filter(([name]) => name);

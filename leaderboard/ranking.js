@@ -1,5 +1,8 @@
 "use strict";
-/* The ranking, as Tabulator draws it: sorted and filtered by the reader. */
+/* The ranking: a row per scheme, and what its columns say in three sets. */
+
+const COLUMN_SETS = { overview: "Overview", outcomes: "Outcomes", scores: "Scores", costs: "Costs and capacity" };
+const rankingMemory = {};
 
 const notRun = (row) =>
   ["blocked", "not_applicable", "failed"]
@@ -7,109 +10,138 @@ const notRun = (row) =>
     .map((name) => `${row[name]} ${OUTCOMES[name]}`)
     .join(", ");
 
-function drawRanking() {
-  const node = (value) => (value instanceof Node ? value : document.createTextNode(String(value)));
-  const as = (write) => (cell) => node(write(cell.getValue(), cell.getRow().getData()));
-  const number = {
-    hozAlign: "right",
-    headerHozAlign: "right",
-    sorter: "number",
-    sorterParams: { alignEmptyValues: "bottom" },
-  };
-  const text = { formatter: as((value) => value ?? "–"), headerFilter: "list", headerFilterPlaceholder: "all" };
-  const listed = { ...text, headerFilterParams: { valuesLookup: true, clearable: true } };
-  const sized = (width) => ({ width, minWidth: width });
-  const count = { ...number, formatter: as((value) => (value ? value : "·")) };
-  const columns = [
-    { title: "#", field: "rank", ...sized(38), ...number, frozen: true, formatter: as((value) => value ?? "–") },
-    {
-      title: "scheme",
-      field: "watermark",
-      minWidth: 112,
-      widthGrow: 3,
-      frozen: true,
-      formatter: as((v) => el("strong", {}, v)),
-      headerFilter: "input",
-      headerFilterPlaceholder: "filter",
-    },
-    { title: "family", field: "family", minWidth: 92, ...listed },
-    { title: "reads", field: "reads", minWidth: 76, ...listed },
-    { title: "key", field: "derivation", minWidth: 76, ...listed },
-    {
-      title: "owner’s cost",
-      field: "cost_pp",
-      ...sized(78),
-      ...number,
-      formatter: as((value) => (value === null ? "–" : points(value))),
-    },
-    {
-      title: "survived",
-      field: "share",
-      ...sized(82),
-      ...number,
-      formatter: as((_, row) => (row.decided ? `${row.survived}/${row.decided}` : "–")),
-    },
-    { title: "removed", field: "removed", ...sized(82), ...count },
-    { title: "forged", field: "forged", ...sized(70), ...count, visible: ranks().some((row) => row.forged) },
-    { title: "too costly", field: "too_costly", ...sized(68), ...count },
-    { title: "undecided", field: "undecided", ...sized(92), ...count },
-    {
-      title: "not run",
-      field: "not_run",
-      ...sized(62),
-      ...count,
-      tooltip: (_, cell) => notRun(cell.getRow().getData()),
-    },
-    {
-      title: `weakest p in ${data.budget_pp} pp`,
-      field: "weakest_log10_p",
-      ...sized(84),
-      ...number,
-      formatter: as(pValue),
-    },
-    {
-      title: "under",
-      field: "weakest_attack",
-      minWidth: 84,
-      formatter: as((value) => (value === null ? "–" : attackName(value))),
-    },
-    {
-      title: "false claims",
-      field: "false_claims",
-      ...sized(68),
-      ...number,
-      formatter: as((value) => (value ? el("strong", { class: "alarm" }, value) : "none")),
-    },
-    { title: "seeds", field: "seeds", ...sized(64), ...count },
-  ];
-  const rows = ranks().map((row) => ({
-    ...row,
-    share: row.decided ? row.survived / row.decided : null,
-    not_run: row.blocked + row.not_applicable + row.failed,
-  }));
-  drawRanking.table?.destroy();
-  const heads = { headerSortTristate: true, headerWordWrap: true, resizable: false };
-  const table_ = new Tabulator("#ranking", {
-    data: rows,
-    columns,
-    columnDefaults: heads,
-    layout: "fitColumns",
-    renderVertical: "basic",
-    placeholder: "No scheme was tried on this board.",
-  });
-  table_.on("tableBuilt", () => sortableByKeyboard(table_));
-  drawRanking.table = table_;
+const known = (value) => value !== null && value !== undefined;
+const numeric = (field, title, show, more = {}) => ({ field, title, number: true, show, ...more });
+const counted = (field, title) => numeric(field, title, (row) => (row[field] ? String(row[field]) : "·"));
+
+/** 0.50 over its interval (or with the interval as its title); bounds where trials are undecided. */
+function estimate(row, name, { digits = 2, scale = 1, brief = false } = {}) {
+  const [value, least, most, low, high] = ["", "_least", "_most", "_low", "_high"].map((end) => row[name + end]);
+  if (!known(value) && !known(least)) return "–";
+  const write = (x) => fixed(scale * x, digits);
+  const text = known(value) || write(least) === write(most) ? write(value ?? least) : `${write(least)} to ${write(most)}`;
+  const interval = known(low) ? `${write(low)} to ${write(high)}` : null;
+  if (brief) return el("span", { title: interval && `95 % interval ${interval}` }, text);
+  return el("span", {}, text, interval && el("small", {}, interval));
 }
 
-/** Tabulator sorts by mouse only. */
-function sortableByKeyboard(table_) {
-  for (const column of table_.getColumns()) {
-    const head = column.getElement();
-    head.setAttribute("tabindex", "0");
-    head.addEventListener("keydown", (event) => {
-      if (event.target !== head || (event.key !== "Enter" && event.key !== " ")) return;
-      event.preventDefault();
-      table_.setSort(column.getField(), head.getAttribute("aria-sort") === "ascending" ? "desc" : "asc");
-    });
-  }
+/** A share of 0 to 1 as a dot on its interval. */
+function intervalBar(row, name) {
+  const [least, most, low, high] = ["_least", "_most", "_low", "_high"].map((end) => row[name + end]);
+  if (!known(least)) return "–";
+  const x = (share) => 4 + 72 * share;
+  const label = `${percents(least)}${most > least ? ` to ${percents(most)}` : ""}, 95 % interval ${percents(low)} to ${percents(high)}`;
+  const picture = svg("svg", { viewBox: "0 0 80 14", width: 80, height: 14, role: "img", "aria-label": label });
+  const line = (from, to, width, stroke) =>
+    svg("line", { x1: x(from), x2: x(to), y1: 7, y2: 7, "stroke-width": width, stroke, "stroke-linecap": "round" });
+  picture.append(line(0, 1, 1, "var(--line)"), line(low, high, 3, "var(--bar)"), line(least, most, 7, "var(--ink)"));
+  return el("span", { class: "interval", title: label }, picture);
+}
+
+function identity() {
+  const rank = (row) => row.rank ?? "–";
+  return [
+    numeric("rank", "#", rank, { up: true, fixed: true, value: (row) => row.rank }),
+    { field: "watermark", title: "scheme", show: (row) => schemeLink(row.watermark) },
+    { field: "family", title: "family" },
+    { field: "reads", title: "reads" },
+    { field: "derivation", title: "key" },
+  ];
+}
+
+const survivedColumn = numeric("survived", "survived", (row) => (row.decided ? `${row.survived} of ${row.decided}` : "–"), {
+  value: (row) => (row.decided ? row.survived / row.decided : null),
+  hint: "Decided trials in which every stolen model within the budget still carries evidence; sorted by their share",
+});
+const costColumn = numeric("cost_pp", "owner’s cost", (row) => (known(row.cost_pp) ? points(row.cost_pp) : "–"), {
+  hint: "Accuracy of the unmarked model minus that of the marked one",
+});
+const survivalColumn = numeric("survival_least", "worst attack", (row) => intervalBar(row, "survival"), {
+  hint: "Rate at which thefts within the budget are still proved under the worst attack, with its exact 95 % interval",
+});
+const forgedColumn = (row) => (row.false_claims ? el("strong", { class: "alarm" }, row.false_claims) : "none");
+
+function weakColumns() {
+  return [
+    numeric("weakest_log10_p", `weakest p in ${data.budget_pp} pp`, (row) => pValue(row.weakest_log10_p), {
+      hint: "Filtered as log10 p",
+    }),
+    { field: "weakest_attack", title: "under", show: (row) => (row.weakest_attack ? attackName(row.weakest_attack) : "–") },
+  ];
+}
+
+const reliability = () => [numeric("false_claims", "false claims", forgedColumn), counted("seeds", "seeds")];
+
+function outcomeColumns(rows) {
+  const forged = rows.some((row) => row.forged) ? [counted("forged", "forged")] : [];
+  const missing = numeric("not_run", "not run", (row) => el("span", { title: notRun(row) }, row.not_run || "·"));
+  const counts = [counted("too_costly", "too costly"), counted("undecided", "undecided"), missing];
+  return [survivedColumn, counted("removed", "removed"), ...forged, ...counts, ...weakColumns(), ...reliability()];
+}
+
+function scoreColumns() {
+  const ties = (row) => (known(row.tied_best) ? `${row.tied_best} to ${row.tied_worst}` : "–");
+  const size = (row) => (known(row.size) ? estimate(row, "size", { scale: 100 }) : "–");
+  const forging = (row) => el("span", { title: `${estimateText(row, "forging")}` }, row.forging ?? "–");
+  return [
+    numeric("survival_least", "proved at worst", (row) => estimate(row, "survival")),
+    { field: "tpr_attack", title: "under", show: (row) => (row.tpr_attack ? attackName(row.tpr_attack) : "–") },
+    numeric("tied_best", "rank within", ties, { up: true, hint: "Ranks that the intervals leave open" }),
+    numeric("area_narrow_least", `area, ${data.budget_pp} pp`, (row) => estimate(row, "area_narrow")),
+    numeric("area_wide_least", `area, ${data.wide_pp} pp`, (row) => estimate(row, "area_wide")),
+    numeric("auroc_marked", "AUROC marked", (row) => estimate(row, "auroc_marked", { digits: 3 })),
+    numeric("auroc", "AUROC at worst", (row) => estimate(row, "auroc", { digits: 3 })),
+    { field: "forging", title: "forging", show: forging },
+    numeric("size", "false positives, %", size, { hint: "Random keys on independent models, by the scheme’s exact tail" }),
+  ];
+}
+
+const estimateText = (row, name) => {
+  const ends = ["least", "most", "low", "high"].map((end) => row[`${name}_${end}`]);
+  return known(ends[0]) ? `${percents(ends[0])} to ${percents(ends[1])}, interval ${percents(ends[2])} to ${percents(ends[3])}` : "";
+};
+
+function costColumns() {
+  const share = (field) => (row) => (known(row[field]) ? percent(row[field]) : "–");
+  const plain = (field) => (row) => (known(row[field]) ? compact(row[field]) : "–");
+  return [
+    numeric("cost_pp", "owner’s cost, pp", (row) => (known(row.cost_pp) ? estimate({ ...row, cost_pp_least: null }, "cost_pp") : "–")),
+    numeric("embedding_seconds", "embedding, s", plain("embedding_seconds")),
+    numeric("verification_queries", "queries to verify", plain("verification_queries")),
+    numeric("verification_seconds", "seconds to verify", plain("verification_seconds")),
+    numeric("bits", "payload, bits", plain("bits")),
+    numeric("bit_accuracy", "read right", share("bit_accuracy")),
+    numeric("bit_accuracy_attacked", "after the worst attack", share("bit_accuracy_attacked")),
+  ];
+}
+
+/** The columns with something in them. */
+function rankingColumns(rows) {
+  const scored = rows.some((row) => known(row.survival_least));
+  const sets = {
+    overview: () => [
+      costColumn,
+      survivedColumn,
+      ...(scored ? [survivalColumn, numeric("area_narrow_least", "area", (r) => estimate(r, "area_narrow", { brief: true }))] : []),
+      ...(scored ? [numeric("auroc", "AUROC", (r) => estimate(r, "auroc", { brief: true }))] : []),
+      ...weakColumns(),
+      ...reliability(),
+    ],
+    outcomes: () => outcomeColumns(rows),
+    scores: scoreColumns,
+    costs: costColumns,
+  };
+  const chosen = scored || state.columns === "outcomes" ? state.columns : "overview";
+  return [...identity(), ...(sets[chosen] ?? sets.overview)()];
+}
+
+function drawRanking(here) {
+  const rows = here.rows
+    .filter((row) => here.schemes.includes(row.watermark))
+    .map((row) => ({ ...row, not_run: row.blocked + row.not_applicable + row.failed }));
+  const sets = Object.entries(COLUMN_SETS).map(([name, title]) =>
+    el("button", { type: "button", "aria-pressed": String(state.columns === name), click: () => go({ columns: name }) }, title),
+  );
+  document.querySelector("#column-sets").replaceChildren(...sets);
+  document.querySelector("#ranking").replaceChildren(sortableTable("Ranking", rankingColumns(rows), rows, rankingMemory));
 }

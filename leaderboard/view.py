@@ -1,105 +1,85 @@
-"""What the page is told: every record, shortened, and the ranking. Parts that many records share are sent once."""
+"""What the page is told: the boards with their rankings, scores and frontiers, and every trial."""
 
-import json
+import math
 import shlex
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
-from .ranking import BOARD, BUDGET, CONTROL, OUTCOMES, Record, board_of, labelled, losses, outcome, ranking
+from .columns import QUANTILES, Pool, lean, rounded, trials
+from .frontier import Frontier, frontier, thefts
+from .ranking import BOARD, BUDGET, CONTROL, OUTCOMES, Record, board_of, labelled, ranking, schemes
+from .scores import WIDE, scores
 
-OWN = ("id", "seed", "choices", "status", "reason", "traceback", "finished")
-SHARED = ("scheme", "attack", "owner", "marked", "controls", "nulls", "settings", "environment")
-"""Fields of a record that are indices into the pool: a scheme's controls are the same under each of its attacks."""
+Board = tuple[str, ...]
 
 
 def view(records: Iterable[Record]) -> Record:
-    """The page's data. boards: one per class of trials, with a ranking over all seeds and one for each."""
-    records = sorted(map(labelled, records), key=lambda record: str(record["id"]))
-    pool = Pool()
+    """The page's data. boards: one per class of trials, with the scores over all seeds and a ranking for each."""
+    memory, pool = Pool(), Pool()
+    records = sorted((lean(labelled(record), memory) for record in records), key=_order)
     boards = sorted({board_of(record) for record in records})
+    place = {names: i for i, names in enumerate(boards)}
+    scored = {names: list(rows) for names, rows in groupby(scores(records), key=_names)}
+    frontiers = _frontiers(records)
     return {
         "budget_pp": 100 * BUDGET,
+        "wide_pp": 100 * WIDE,
+        "quantiles": QUANTILES,
         "control": CONTROL,
         "outcomes": OUTCOMES,
-        "axes": BOARD,
-        "boards": [_board(names, [r for r in records if board_of(r) == names]) for names in boards],
-        "records": [_record(record, boards.index(board_of(record)), pool) for record in records],
-        "shared": SHARED,
-        "pool": [json.loads(text) for text in pool.texts],
+        "boards": [
+            _board(names, [r for r in records if board_of(r) == names], scored.get(names, []))
+            | {"frontiers": frontiers.get(names, {})}
+            for names in boards
+        ],
+        "trials": trials(records, [place[board_of(record)] for record in records], pool),
+        "pool": pool.values,
     }
 
 
-class Pool:
-    """Values, each once, in the order of first use."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, int] = {}
-
-    def put(self, value: Any) -> int:
-        text = json.dumps(value, sort_keys=True)
-        return self.texts.setdefault(text, len(self.texts))
+def _order(record: Record) -> tuple[str, ...]:
+    """Neighbours that are alike compress best: an attack's trials have the same strengths and costs."""
+    choices = record["choices"]
+    return choices["attack"], choices["watermark"], str(record["id"])
 
 
-def _board(names: tuple[str, ...], records: list[Record]) -> Record:
+def _names(row: Record) -> Board:
+    return tuple(row[axis] for axis in BOARD)
+
+
+def _board(names: Board, records: list[Record], scored: list[Record]) -> Record:
     seeds = sorted({record["seed"] for record in records})
     by_seed = {str(seed): ranking(r for r in records if r["seed"] == seed) for seed in seeds}
-    return {"names": names, "seeds": seeds, "rows": rounded({"all": ranking(records), **by_seed})}
+    return {"names": names, "seeds": seeds, "rows": rounded({"all": scored, **by_seed})}
 
 
-def _record(record: Record, board: int, pool: Pool) -> Record:
-    result, weakest = outcome(record)
-    done = record["status"] == "ok"
-    declared = record.get("declared", {})
-    parts = {
-        "scheme": declared.get("watermark"),
-        "attack": declared.get("attack"),
-        "settings": settings(record.get("config", {})),
-        "environment": record.get("environment"),
-        **{name: record.get(name) for name in ("owner", "marked", "controls")},
-        "nulls": {name: spread(values) for name, values in record.get("nulls", {}).items()},
-    }
-    curve = [_point(p, loss) for p, loss in zip(record["curve"], losses(record), strict=True)] if done else []
-    own = {name: record.get(name) for name in OWN}
-    own |= {"board": board, "outcome": result, "weakest": weakest, "curve": curve, "command": command(record)}
-    shown: Record = rounded({**own, **{name: pool.put(rounded(parts[name])) for name in SHARED}})
-    return shown
+def _frontiers(records: list[Record]) -> dict[Board, dict[str, Record]]:
+    """Of every board's schemes."""
+    out: dict[Board, dict[str, Record]] = {}
+    for (*names, scheme), members in schemes(records).items():
+        found = thefts(members)
+        if found.seeds:
+            out.setdefault(tuple(names), {})[scheme] = steps(frontier(found, WIDE))
+    return out
 
 
-def _point(point: Record, loss: float) -> Record:
-    """One surrogate. Unit, trials and rate are those of the marked model."""
-    names = ("strength", "accuracy", "agreement", "statistic", "log10_p", "detected", "cost")
-    nulls = {name: point.get(name) for name in ("random_keys", "independent_models")}
-    exceed = {name: f"{null['exceed']} of {null['count']}" for name, null in nulls.items() if null}
-    return {**{name: point.get(name) for name in names}, "loss_pp": 100 * loss, "exceed": exceed}
+def steps(found: Frontier) -> Record:
+    """The losses (pp) at which the frontier or its interval changes, and the values from there on; null: nothing is stolen."""
+    names = ("least", "most", "low", "high")
+    values = list(zip(*(map(_shown, getattr(found, f"{name}_X")) for name in names), strict=True))
+    last = len(values) - 1
+    kept = [i for i, value in enumerate(values) if i in (0, last) or value != values[i - 1]]
+    losses = [round(100 * float(found.losses_X[i]), 4) for i in kept]
+    return {"loss_pp": losses, **{name: [values[i][n] for i in kept] for n, name in enumerate(names)}}
+
+
+def _shown(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)
 
 
 def command(record: Record) -> str:
-    """What runs this trial again: its options, seed and overrides."""
-    parts = [f"{axis}={option}" for axis, option in (record.get("options") or record["choices"]).items()]
+    """What runs this trial again: its options, seed and overrides. The page writes the same (details.js)."""
+    options: dict[str, Any] = record.get("options") or record["choices"]
+    parts = [f"{axis}={option}" for axis, option in options.items()]
     return shlex.join(["assay", "run", *parts, f"seed={record['seed']}", *record.get("overrides", [])])
-
-
-def settings(config: Any, name: str = "") -> list[list[str]]:
-    """The leaves of the resolved configuration, as dotted names and JSON values."""
-    if isinstance(config, dict) and config:
-        return [
-            leaf
-            for key, value in config.items()
-            for leaf in settings(value, f"{name}.{key}" if name else str(key))
-        ]
-    return [[name, json.dumps(config)]] if name else []
-
-
-def spread(values: list[float | None]) -> Record:
-    """Count and range of null scores; an unreadable suspect has none."""
-    read = [value for value in values if value is not None]
-    return {"count": len(values), "lowest": min(read, default=None), "highest": max(read, default=None)}
-
-
-def rounded(value: Any) -> Any:
-    """Seven digits are more than any count, accuracy or p here has, and make the page a third smaller."""
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else float(f"{value:.7g}")
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -21,6 +21,20 @@ const MEANING = {
   not_applicable: "the scheme or the attack has no place in this model",
   failed: "the trial ended in an error",
 };
+/** One character per outcome, so that no cell is told by its colour alone. */
+const GLYPHS = {
+  survives: "+",
+  removed: "×",
+  forged: "F",
+  undecided: "?",
+  too_costly: "·",
+  blocked: "–",
+  not_applicable: "/",
+  failed: "!",
+  control: "o",
+};
+/** What speaks for a cell of several trials: the worst that has a number. */
+const WORST_FIRST = ["removed", "forged", "undecided", "survives", "too_costly", "failed", "blocked", "not_applicable"];
 const CONTROLS = { unmarked: "unmarked", marked_by_rival: "rival’s model", key_of_rival: "rival’s key" };
 
 /** el("td", {class: "num"}, "text", node): attributes by name; functions become listeners; null children are left out. */
@@ -46,6 +60,7 @@ const fixed = (value, digits) => (value === null || value === undefined ? "–" 
 const percent = (share) => (share === null || share === undefined ? "" : `${fixed(100 * share, 1)} %`);
 const points = (pp) => `${pp > 0 ? "+" : ""}${fixed(pp, 1)} pp`;
 const lost = (pp) => (pp < -0.05 ? `gained ${fixed(-pp, 1)} pp` : `lost ${fixed(Math.max(pp, 0), 1)} pp`);
+const percents = (share) => (share === null || share === undefined ? "–" : `${fixed(100 * share, 0)} %`);
 const compact = (value) => (value === null || value === undefined ? "–" : signed(String(Number(value.toPrecision(4)))));
 
 /** 10^-77 for -76.8; plain above 0.001. */
@@ -59,7 +74,7 @@ const verdict = (found) =>
   found.source === "none" ? "–" : { true: "found", false: "not found", null: "undecided" }[found.detected];
 const statistic = (found, trials) =>
   compact(found.statistic) + (trials && found.statistic !== null ? ` of ${trials}` : "");
-const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 /** rows: arrays of cells, each a string, a node or {text, class}; the first cell heads its row. */
 function table(caption, heads, rows, kind) {
@@ -98,3 +113,16 @@ function table(caption, heads, rows, kind) {
 const attackName = (attack) => (attack === "none" ? "no attack" : attack);
 const schemeName = (scheme) => (scheme === data.control ? "no watermark" : scheme);
 const num = (text) => ({ text, class: "num" });
+
+/** A link to a scheme's, an attack's or a cell's view; the filters stay (state.js follows it). */
+const link = (kind, name, text = name) =>
+  el("a", { href: `#${kind}=${encodeURIComponent(name)}`, "data-view": kind, "data-name": name }, text);
+const schemeLink = (scheme) => link("scheme", scheme, schemeName(scheme));
+const attackLink = (label) => link("attack", label);
+
+const lines = (pairs) =>
+  el(
+    "dl",
+    { class: "words" },
+    pairs.filter(([, text]) => text).flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]),
+  );

@@ -1,25 +1,16 @@
-"""The ranking is what the protocol says, and the page is one file that needs no network and hides no record."""
+"""The ranking is what the protocol says, and the page is told every trial. The page itself: test_page.py."""
 
-import base64
-import hashlib
 import json
-import re
-import shutil
-import subprocess
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from assay.leaderboard.columns import QUANTILES, digits, spread
 from assay.leaderboard.page import write_board
 from assay.leaderboard.ranking import Record, false_claims, outcome, ranking
 from assay.leaderboard.store import SCHEMA
-from assay.leaderboard.view import command, settings, view
+from assay.leaderboard.view import command, view
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 STRONG, WEAK = -30.0, -0.5
 MEASURED = """{
  "declared": {
@@ -168,154 +159,76 @@ def test_cost_and_weakest_evidence_name_their_unit_and_attack() -> None:
     assert (row["weakest_log10_p"], row["weakest_attack"]) == (WEAK, "distill")
 
 
-def test_command_and_settings_come_from_the_record() -> None:
+def test_command_comes_from_the_record() -> None:
     record = trial("my mark")
     expected = "assay run task=digits model=cnn 'watermark=my mark' deployment=open attack=prune"
     assert command(record) == f"{expected} adversary=standard verification=standard trainer=standard seed=0"
-    assert settings(record["config"]) == [["seed", "0"], ["attack.shares", "[0.5, 1.0]"]]
 
 
 def test_shared_parts_are_sent_once() -> None:
     data = view([trial(attack=f"attack{i}") for i in range(20)])
-    assert len({record["controls"] for record in data["records"]}) == 1
-    assert len(data["pool"]) < 10
+    assert len(set(data["trials"]["controls"])) == 1
+    assert len(data["pool"]) < 45  # 20 names of attacks among them
 
 
-EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> <!-- records -->"
-
-
-def several() -> list[Record]:
-    """Every kind of record on one board, and a second board."""
-    other = trial("adi", seed=3)
-    other["choices"]["task"] = "fashion"
-    other["id"] = "fashion-adi"
-    adi = [
-        trial(),
-        trial(seed=1),
-        trial(attack="distill", curve=[stolen(5.0)]),
-        trial(attack="empty", curve=[]),
+def test_a_trial_is_told_whole_and_in_few_digits() -> None:
+    points = [
+        stolen(0.5),
+        {
+            **stolen(1.0, -1.23456),
+            "overwriter": {"surrogate": evidence(-9.0, True), "marked": evidence(WEAK, False)},
+        },
     ]
-    uchida = [trial("uchida", curve=REMOVED), trial("uchida", "distill", curve=UNDECIDED)]
-    blocked = unfinished("uchida", "extract", status="blocked", reason=EVIL)
-    senseless = unfinished("adi", "extract", status="not_applicable", reason="no layer")
-    died = unfinished("died", "extract", status="failed", reason="SIGKILL")
-    return [*adi, *uchida, trial("none"), blocked, senseless, died, other]
+    data = view([trial(attack="a", curve=points), trial(attack="b", curve=[stolen(3.0, WEAK, False)])])
+    trials, pool = data["trials"], data["pool"]
+    curves = trials["curves"]
+    assert trials["points"] == [2, 1]
+    assert curves["log10_p"] == [-30, -1.235, -0.5]
+    assert curves["detected"] == [1, 1, 0]
+    assert curves["keys_beyond"] == [0, 0, 0]
+    assert [pool[i] for i in curves["keys"]] == [[20, 20], [20]]
+    assert list(curves["extras"]) == [1]
+    assert curves["extras"][1]["overwriter"]["surrogate"]["log10_p"] == -9
+    assert [data["outcomes"][i] for i in trials["outcome"]] == ["survives", "too_costly"]
+    assert [pool[i] for i in trials["axes"]["attack"]] == ["a", "b"]
+    assert trials["id"] == ["digits-cnn-adi-open-a-s0", "digits-cnn-adi-open-b-s0"]
 
 
-class Page(HTMLParser):
-    """The scripts of a page, its policy, and whatever its markup would load."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.policy = ""
-        self.loads: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.loads += [name for name in ("src", "href", "srcset", "data", "action") if name in found]
-        if tag == "script":
-            self.scripts.append((found, ""))
-        if found.get("http-equiv") == "Content-Security-Policy":
-            self.policy = found["content"] or ""
-
-    def handle_data(self, data: str) -> None:
-        if self.lasttag == "script" and data.strip():
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+def test_an_id_is_sent_without_what_choices_and_seed_say() -> None:
+    record = trial()
+    (short,) = view([{**record, "id": f"{record['id']}-0123456789ab"}])["trials"]["id"]
+    assert short == "-0123456789ab"
+    (whole,) = view([{**record, "id": "another"}])["trials"]["id"]
+    assert whole == "another"
 
 
-def written(records: list[Record], folder: Path) -> str:
-    path = folder / "board.html"
-    write_board(records, path)
-    assert [p.name for p in folder.iterdir()] == ["board.html"]
-    return path.read_text(encoding="utf-8")
+def test_null_scores_come_down_to_quantiles() -> None:
+    scores = [None, *(float(i) for i in range(101))]
+    assert spread(scores) == {"count": 102, "quantiles": [100 * q for q in QUANTILES]}
+    assert spread([None]) == {"count": 1, "quantiles": None}
 
 
-def test_page_is_one_small_file_that_loads_nothing(tmp_path: Path) -> None:
-    text = written(several(), tmp_path)
-    page = Page(text)
-    styles = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
-    assert len(text.encode()) < 1_500_000
-    assert page.loads == []
-    assert not re.search(r"url\(|@import|https?://", styles)
-    assert not re.search(r"\bimport\s*\(|sourceMappingURL|XMLHttpRequest\([^)]*http", text)
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, None), (0.0, 0), (-0.0, 0), (123456.0, 123500), (0.012344, 0.01234), (-1e-9, -1e-9)],
+)
+def test_digits(value: float | None, expected: float | None) -> None:
+    assert digits(value, 4) == expected
 
 
-def test_policy_admits_exactly_the_scripts_of_the_page(tmp_path: Path) -> None:
-    page = Page(written(several(), tmp_path))
-    rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
-    code = [text for attributes, text in page.scripts if attributes.get("type") != "application/json"]
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code]
-    assert rules.pop("script-src") == " ".join(f"'sha256-{digest}'" for digest in hashes)
-    assert rules.pop("style-src") == "'unsafe-inline'"
-    assert rules == dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
+def test_frontiers_are_steps_in_percentage_points() -> None:
+    data = view([trial(), trial(seed=1, curve=[stolen(0.0), stolen(4.0, WEAK, False)])])
+    (board,) = data["boards"]
+    found = board["frontiers"]["adi"]
+    assert found["loss_pp"] == [0, 0.5, 4, 10]
+    assert found["least"] == [1, 1, 0.5, 0.5]
 
 
-def records_in(text: str) -> dict[str, Any]:
-    (found,) = [body for attributes, body in Page(text).scripts if attributes.get("id") == "records"]
-    data: dict[str, Any] = json.loads(found)
-    return data
-
-
-def test_every_record_is_on_the_page_whatever_its_reason_says(tmp_path: Path) -> None:
-    text = written(several(), tmp_path)
-    data = records_in(text)
-    assert {record["id"] for record in data["records"]} == {record["id"] for record in several()}
-    assert EVIL in [record["reason"] for record in data["records"]]
-    assert text.count("document.title='owned'") == 1
-    assert len(Page(text).scripts) == 11
-
-
-@pytest.mark.parametrize("records", [[], [trial()], [unfinished(status="failed", reason="\ud800")]])
-def test_few_records_make_a_page(records: list[Record], tmp_path: Path) -> None:
-    assert len(records_in(written(records, tmp_path))["records"]) == len(records)
-
-
-def test_the_leaderboard_needs_no_torch() -> None:
-    code = "import sys, assay.leaderboard.page, assay.leaderboard.store; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def rendered(address: str, folder: Path) -> str:
-    """The document after its scripts ran; fails on any message of an error in the console."""
-    assert CHROMIUM is not None
-    quiet = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
-    ours = f"--disable-sync --no-first-run --virtual-time-budget=3000 --user-data-dir={folder / 'profile'}"
-    flags = [*quiet.split(), *ours.split(), "--enable-logging=stderr", "--dump-dom", address]
-    run = subprocess.run([CHROMIUM, *flags], capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in run.stderr
-    return run.stdout
-
-
-@needs_browser
-def test_browser_draws_ranking_outcomes_and_curves(tmp_path: Path) -> None:
-    written(several(), tmp_path)
-    dom = rendered((tmp_path / "board.html").as_uri(), tmp_path)
-    assert "<title>Assay" in dom
-    assert len(re.findall(r'class="tabulator-row[ "]', dom)) == 3
-    assert dom.count('<figure class="panel"') == 4
-    cells = re.findall(r'<button type="button" class="(?!link)(\w+)">([^<]+)', dom)
-    words = {"control", "blocked", "n.a.", "failed", "removed", "survives 2/2", "undecided", "too costly"}
-    assert {text for _, text in cells} == words
-    assert len(cells) == 9
-
-
-@needs_browser
-def test_browser_opens_the_record_named_in_the_address(tmp_path: Path) -> None:
-    written(several(), tmp_path)
-    record = trial("uchida", curve=REMOVED)
-    dom = rendered(f"{(tmp_path / 'board.html').as_uri()}#{record['id']}", tmp_path)
-    dialog = dom[dom.index("<dialog") : dom.index("</dialog>")]
-    assert " open" in dialog
-    assert command(record) in dialog
-    assert dialog.count('<th scope="row">stolen</th>') == len(REMOVED)
-
-
-@needs_browser
-def test_browser_says_so_when_there_are_no_records(tmp_path: Path) -> None:
-    written([], tmp_path)
-    assert "There are no records yet" in rendered((tmp_path / "board.html").as_uri(), tmp_path)
+def test_records_are_read_one_by_one_and_left_as_they_were(tmp_path: Path) -> None:
+    record = trial()
+    before = json.dumps(record)
+    assert write_board(iter([record, trial(seed=1)]), tmp_path / "board.html") == 2
+    assert json.dumps(record) == before
 
 
 def test_a_trial_with_other_settings_is_another_scheme_and_its_command_says_so() -> None:
@@ -327,7 +240,8 @@ def test_a_trial_with_other_settings_is_another_scheme_and_its_command_says_so()
     rows = ranking([trial("uchida"), changed])
     assert {row["watermark"] for row in rows} == {"uchida", "uchida bits=64"}
     assert len({row["verification"] for row in rows}) == 2
-    shown = {record["id"]: record for record in view([trial("uchida"), changed])["records"]}
-    command = shown["changed"]["command"]
-    assert "watermark=uchida " in command
-    assert command.endswith("watermark.bits=64 verification.fpr=0.001")
+    assert "watermark=uchida " in command(changed)
+    assert command(changed).endswith("watermark.bits=64 verification.fpr=0.001")
+    assert {row["watermark"] for board in view([changed])["boards"] for row in board["rows"]["all"]} == {
+        "uchida bits=64"
+    }
