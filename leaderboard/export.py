@@ -18,47 +18,45 @@ from typing import Any
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
 from .ranking import BOARD, BUDGET, Record
-from .scores import WIDE, scores
+from .scores import WIDE, scores, worst_attack
 
 FORMATS = ("csv", "parquet", "latex", "markdown", "pdf", "svg")
-TEXT = {
-    *BOARD,
-    *(
-        "watermark",
-        "family",
-        "reads",
-        "derivation",
-        "paper",
-        "weakest_attack",
-        "forging",
-        "survives",
-        "auroc_null",
-    ),
-    *(f"{name}_{part}" for name in ("tpr", "forging") for part in ("attack", "deployment")),
+TEXT = set(BOARD) | {
+    "watermark",
+    "family",
+    "reads",
+    "derivation",
+    "paper",
+    "weakest_attack",
+    "forging",
+    "survives",
+    "auroc_null",
+    "tpr_attack",
+    "tpr_deployment",
+    "forging_attack",
+    "forging_deployment",
 }
 COUNTS = {
-    *(
-        "survived",
-        "decided",
-        "removed",
-        "forged",
-        "undecided",
-        "too_costly",
-        "blocked",
-        "not_applicable",
-        "failed",
-    ),
-    *(
-        "false_claims",
-        "seeds",
-        "rank",
-        "tpr_seeds",
-        "forging_seeds",
-        "bits",
-        "size_cells",
-        "tied_best",
-        "tied_worst",
-    ),
+    "survived",
+    "decided",
+    "removed",
+    "forged",
+    "undecided",
+    "too_costly",
+    "blocked",
+    "not_applicable",
+    "failed",
+    "false_claims",
+    "seeds",
+    "rank",
+    "tied_best",
+    "tied_worst",
+    "tpr_seeds",
+    "tpr_equals",
+    "forging_seeds",
+    "forging_equals",
+    "bits",
+    "size_cells",
 }
 """Columns of words and of whole numbers; all others are numbers, and any may be missing."""
 MISSING = "–"
@@ -150,6 +148,10 @@ def _rank(row: Record) -> str:
     return MISSING if best is None else str(best) if best == last else f"{best}–{last}"
 
 
+def _attack(row: Record) -> str:
+    return worst_attack(row["tpr_attack"], row["tpr_least"], row["tpr_equals"]) or MISSING
+
+
 def _forging(row: Record) -> str:
     if row["forging"] == "untested":
         return MISSING
@@ -169,7 +171,12 @@ COLUMNS = (
         about=f"of thefts that lose at most {100 * BUDGET:g} pp of accuracy, the share still detected under the worst attack, "
         "exact interval; void (0) where more than 1 % of claims are surely forged",
     ),
-    Column("Worst attack", lambda row: row["tpr_attack"] or MISSING, words=True),
+    Column(
+        "Worst attack",
+        _attack,
+        words=True,
+        about="and how many others are as bad; none where no theft got away",
+    ),
     Column(f"Area {100 * BUDGET:g} pp", scored("area_narrow")),
     Column(
         f"Area {100 * WIDE:g} pp",

@@ -22,7 +22,7 @@ from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
 from .frontier import Frontier, Rate, frontier, survival, thefts
 from .ranking import BOARD, BUDGET, Record, ranking, schemes
-from .scores import WIDE
+from .scores import WIDE, worst_attack
 
 FORMATS = (".pdf", ".svg", ".png")
 NARROW, BROAD = 3.35, 6.9  # inches: one column of a two-column paper, and both
@@ -116,9 +116,7 @@ def _background(axes: Axes, others: Sequence[Frontier]) -> None:
 def _panel(axes: Axes, found: Frontier, colour: str) -> None:
     loss_X = 100 * found.losses_X
     if np.isnan(found.least_X).all():
-        axes.text(
-            0.5, 0.5, "nothing stolen", transform=axes.transAxes, size=6, color=SOFT, ha="center", va="center"
-        )
+        axes.text(0.26, 0.5, "nothing stolen", transform=axes.transAxes, size=6, color=SOFT, va="center")
         return
     ends = np.repeat(loss_X, 2)[1:]  # of steps: a value holds up to the next loss
     low, high, least, most = (
@@ -150,11 +148,12 @@ def _frame(axes: Axes, upto: float, outer: tuple[bool, bool]) -> None:
 
 
 def _title(axes: Axes, name: str, rate: Rate, inches: float) -> None:
-    """The scheme; its survival at the budget, and the attack."""
+    """The scheme; its survival at the budget, the attack, and how many others are as bad."""
     words = [(1.19, name, INK, 6.5)]
     if rate.cell:
         share = f"{rate.least:.2f}" if rate.least == rate.most else f"{rate.least:.2f}–{rate.most:.2f}"
-        words.append((1.05, f"{share} {rate.cell[0]}", SOFT, 5.5))
+        under = worst_attack(rate.cell[0], rate.least, rate.equals)
+        words.append((1.05, f"{share} {under}".strip(), SOFT, 5.5))
     for y, text, colour, points in words:
         short = shortened(text, points, inches)
         axes.text(

@@ -46,7 +46,8 @@ class Thefts:
 @dataclass(frozen=True)
 class Rate:
     """A share at its worst cell. least, most: its bounds where trials are undecided; low, high: the exact 95 % interval of the
-    extreme over all cells; seeds: behind the worst cell. Without a trial: nan, (0, 1), and no cell."""
+    extreme over all cells; seeds: behind the worst cell; equals: how many other cells are as bad. Without a trial: nan, (0, 1), and
+    no cell."""
 
     least: float
     most: float
@@ -54,6 +55,7 @@ class Rate:
     high: float
     cell: Cell | None
     seeds: int
+    equals: int
 
 
 @dataclass(frozen=True)
@@ -192,20 +194,21 @@ def extreme(
     if not least:
         turned = extreme(1 - most_SC, 1 - least_SC, cells, confidence)
         bounds = (1 - turned.most, 1 - turned.least, 1 - turned.high, 1 - turned.low)
-        return Rate(*bounds, turned.cell, turned.seeds)
+        return Rate(*bounds, turned.cell, turned.seeds, turned.equals)
     there_SC = ~np.isnan(least_SC)
     count_C = there_SC.sum(0)
     tried = [int(c) for c in np.flatnonzero(count_C)]
     if not tried:
-        return Rate(math.nan, math.nan, 0.0, 1.0, None, 0)
+        return Rate(math.nan, math.nan, 0.0, 1.0, None, 0, 0)
     sure_C, possible_C = (least_SC == 1).sum(0), (there_SC & (most_SC > 0)).sum(0)
     each = 1 - (1 - confidence) / len(tried)
     low = min(_interval(int(sure_C[c]), int(count_C[c]), confidence)[0] for c in tried)
     high = min(_interval(int(possible_C[c]), int(count_C[c]), each)[1] for c in tried)
-    mean_least = {c: float(np.nanmean(least_SC[:, c])) for c in tried}
-    mean_most = {c: float(np.nanmean(most_SC[:, c])) for c in tried}
-    at = min(tried, key=lambda c: (mean_least[c], mean_most[c], -count_C[c]))
-    return Rate(min(mean_least.values()), min(mean_most.values()), low, high, cells[at], int(count_C[at]))
+    bad = {c: (float(np.nanmean(least_SC[:, c])), float(np.nanmean(most_SC[:, c]))) for c in tried}
+    at = min(tried, key=lambda c: (bad[c], -count_C[c]))
+    equals = sum(value == bad[at] for value in bad.values()) - 1
+    least_C, most_C = zip(*bad.values(), strict=True)
+    return Rate(min(least_C), min(most_C), low, high, cells[at], int(count_C[at]), equals)
 
 
 @cache

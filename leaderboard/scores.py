@@ -63,11 +63,19 @@ def _scores(records: list[Record], draws: int, seed: int) -> Record:
 
 
 def _rate(name: str, rate: Rate) -> Record:
-    """Without a trial the interval is no finding: None."""
+    """Without a trial the interval is no finding: None. equals: how many other attacks are as bad as the one that is named."""
     bounds = (rate.least, rate.most, rate.low, rate.high) if rate.cell else (math.nan,) * 4
     attack, deployment = rate.cell or (None, None)
-    where = {f"{name}_attack": attack, f"{name}_deployment": deployment, f"{name}_seeds": rate.seeds}
+    where: Record = {f"{name}_attack": attack, f"{name}_deployment": deployment}
+    where |= {f"{name}_seeds": rate.seeds, f"{name}_equals": rate.equals}
     return {**_named(name, ("least", "most", *EXACT), bounds), **where}
+
+
+def worst_attack(attack: str | None, least: float | None, equals: int) -> str:
+    """In words, for tables and figures: empty where every theft was detected, under which no attack is the worst."""
+    if attack is None or least == 1:
+        return ""
+    return f"{attack} +{equals}" if equals else attack
 
 
 def _subject(rate: Rate, forged: str) -> Record:

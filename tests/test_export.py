@@ -202,6 +202,18 @@ def test_numbers_are_those_of_the_scores() -> None:
     assert found[:6] == ["1", "adi", "labels", "0.75 [0.19, 0.99]", "prune", "0.88 [0.62, 1.00]"]
 
 
+@pytest.mark.parametrize(
+    ("attacks", "detected", "expected"),
+    [(["prune"], True, "–"), (["prune"], False, "prune"), (["b", "a", "c"], False, "a +2"), ([], False, "–")],
+)
+def test_the_worst_attack_is_named_with_its_equals(attacks: list[str], detected: bool, expected: str) -> None:
+    records = [trial("adi", attack, curve=[(0.0, detected)]) for attack in attacks]
+    lines = (
+        as_markdown(scores([*records, trial("adi", "extract", curve=[(50.0, False)])])).decode().split("\n")
+    )
+    assert lines[2].split(" | ")[4].replace("\\", "") == expected
+
+
 def test_undecided_scores_are_shown_as_bounds() -> None:
     text = as_latex(scores([trial("akh", "prune", s, [(0.0, None)]) for s in range(4)])).decode()
     assert "0.00--1.00 [0.00, 1.00]" in text
@@ -223,17 +235,13 @@ def test_export_writes_each_format(tmp_path: Path) -> None:
         ("xlsx", "a.xlsx", "one of csv, parquet"),
         ("pdf", "a.svg", r"end in \.pdf"),
         ("csv", "a.csv", "found none"),
+        ("svg", "a.svg", "found none"),
     ],
 )
 def test_bad_input_says_what_was_expected(form: str, name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         export([trial("none")], form, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_figure_without_schemes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="found none"):
-        export([trial("none")], "svg", tmp_path / "a.svg")
 
 
 @pytest.mark.parametrize("form", ["svg", "pdf"])

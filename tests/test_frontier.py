@@ -86,7 +86,7 @@ def test_the_frontier_is_the_worst_attack_at_every_loss() -> None:
     assert areas(thefts(records), 0.02) == pytest.approx((0.75, 0.75))
     assert areas(thefts(records), 0.1) == pytest.approx((0.35, 0.35))
     rate = survival(thefts(records))
-    assert (rate.least, rate.most, rate.cell, rate.seeds) == (0.5, 0.5, ("prune", "open"), 2)
+    assert (rate.least, rate.most, rate.cell, rate.seeds, rate.equals) == (0.5, 0.5, ("prune", "open"), 2, 0)
 
 
 def test_survival_is_what_the_ranking_calls_the_worst() -> None:
