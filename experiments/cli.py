@@ -15,6 +15,7 @@ from rich.table import Table
 from .. import __version__
 from ..core.errors import ConfigError
 from . import options
+from .calibrateshow import calibrate
 from .detectshow import detect
 from .show import terminal
 
@@ -225,6 +226,8 @@ def parser() -> argparse.ArgumentParser:
     options.weightstats_options(command("weightstats", weightstats, text))
     text = "can a thief tell that a model is marked? assay detect watermark=uchida"
     options.detect_options(command("detect", detect, text))
+    text = "is a scheme's p-value what it says? both nulls, observed rates, a picture: assay calibrate watermark=uchida"
+    options.calibrate_options(command("calibrate", calibrate, text))
     options.wandb_options(command("wandb", wandb, "replay the store into W&B"))
     return top
 

@@ -54,6 +54,11 @@ def store_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--runs", default=runs_folder(), help="the results folder (default: %(default)s)")
 
 
+def calibrate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true")
+    own_options(sub)
+
+
 def detect_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--models",

@@ -1,0 +1,103 @@
+"""`assay calibrate`, the command: a table, a picture, and one JSON file under runs/calibrate."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ..core.atomic import write_atomically
+from ..core.errors import ConfigError, NotApplicable
+from . import show
+from .config import composer, digest
+
+if TYPE_CHECKING:
+    from .calibrate import Calibration, Null
+
+
+def calibrate(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from .calibrate import calibrate as measured
+    from .calibrate import summary
+    from .calibrateplot import save
+    from .trial import prepare
+
+    asked = [*rest, *([] if any(w.startswith("verification") for w in rest) else ["verification=decisive"])]
+    with composer(arguments.config_dir) as compose:
+        trial = prepare(compose(["attack=none", "deployment=open", *asked]))
+    name = trial.spec.choices["watermark"]
+    try:
+        found = measured(trial)
+    except NotApplicable as reason:
+        raise ConfigError(str(reason)) from None
+    content = summary(trial, found)
+    if arguments.json:
+        print(json.dumps(content, indent=1))  # noqa: T201
+        return 0
+    _tell(found, name, console)
+    place = Path(trial.settings.paths.runs) / "calibrate" / f"{name}-{digest(content['config'])[:12]}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(place.with_suffix(".json"), (json.dumps(content, indent=1) + "\n").encode())
+    save(found, name, place.with_suffix(".png"))
+    console.print(f"record: {place}.json\npicture: {place}.png", soft_wrap=True)
+    return 0
+
+
+def _tell(found: "Calibration", name: str, console: Console) -> None:
+    table = show.plain_table(f"Is the p-value of {name} what it says? Declared rate {found.fpr:g}")
+    for column in ("null", "scores", "mean", "sd", "claims", "observed rate, 95 %", "correlation"):
+        table.add_column(column, justify="left" if column == "null" else "right")
+    for null in found.nulls:
+        table.add_row(*_row(null))
+    console.print(table)
+    marked = found.marked
+    of = f" of {found.trials}" if found.trials else ""
+    statistic = "unreadable" if marked.statistic is None else f"{marked.statistic:g}{of}"
+    console.print(
+        f"marked model: {statistic} {found.unit}, p = {show.p_value(marked.log10_p)} ({marked.source})"
+    )
+    console.print(_verdict(found), soft_wrap=True)
+
+
+def _row(null: "Null") -> list[str]:
+    spread = null.dispersion
+    if null.claims is None or null.low is None or null.high is None:
+        observed = "-"
+    else:
+        observed = f"{null.rate:.2%} ({null.low:.2%} to {null.high:.2%})"
+    correlation = "-" if spread is None or math.isnan(spread.rho) else f"{round(spread.rho, 4):g}"
+    claims = "-" if null.claims is None else str(null.claims)
+    return [
+        null.name,
+        str(len(null.statistics)),
+        f"{null.mean:.4g}",
+        f"{null.sd:.3g}",
+        claims,
+        observed,
+        correlation,
+    ]
+
+
+def _verdict(found: "Calibration") -> str:
+    """What the intervals allow to be said, and no more."""
+    models = found.nulls[0]
+    if found.law is None:
+        return (
+            f"There is no exact tail: p is the rank among {models.units} independent models, so it is exact and at least "
+            f"1/{models.units + 1}; 0 of {models.units} bounds a threshold's rate by {found.supported:.2%} (95 %)."
+        )
+    off = [n.name for n in found.nulls if n.low is not None and n.low > found.fpr]
+    words = [
+        f"The observed rate exceeds the declared one: {', '.join(off)}."
+        if off
+        else "No null contradicts the declared rate."
+    ]
+    spread = models.dispersion
+    if spread is not None and spread.log10_p <= -2:
+        words.append(
+            f"Hits of the owner's key on one model are correlated ({spread.rho:.2g}, p = {show.p_value(spread.log10_p)}): "
+            f"{spread.trials} tell as much as {spread.effective:.0f} independent ones. The tail holds over the draw of keys, "
+            "not for this key over models."
+        )
+    return " ".join(words)

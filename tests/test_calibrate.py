@@ -1,0 +1,97 @@
+"""Calibration: over-dispersion by simulation, what an observed rate allows to say, the command."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.core.dispersion import dispersion
+from assay.core.scores import Scores
+from assay.experiments.calibrate import null
+from assay.experiments.calibrateplot import sorted_p
+from assay.experiments.cli import main
+
+RUNS = 400
+
+
+@pytest.mark.parametrize(("trials", "chance"), [(100, 0.1), (256, 0.5)])
+def test_independent_hits_are_called_correlated_no_more_often_than_declared(
+    trials: int, chance: float
+) -> None:
+    rng = np.random.default_rng(1)
+    found = [dispersion(rng.binomial(trials, chance, 99), trials) for _ in range(RUNS)]
+    share = np.mean([one.log10_p <= math.log10(0.05) for one in found])
+    assert share <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / RUNS)
+    assert np.mean([one.rho for one in found]) < 0.002
+    assert np.mean([one.mean for one in found]) == pytest.approx(chance, rel=0.01)
+
+
+def test_correlated_hits_are_found_and_measured() -> None:
+    """Beta-binomial draws of a known correlation: it is estimated without bias, and n trials count for n / (1 + (n - 1) rho)."""
+    rng, rho = np.random.default_rng(2), 0.05
+    a, b = 0.1 * (1 - rho) / rho, 0.9 * (1 - rho) / rho
+    found = [dispersion(rng.binomial(100, rng.beta(a, b, 99)), 100) for _ in range(100)]
+    assert np.mean([one.rho for one in found]) == pytest.approx(rho, rel=0.1)
+    assert all(one.log10_p < -4 for one in found)
+    assert found[0].effective == pytest.approx(100 / (1 + 99 * found[0].rho))
+    known = dispersion([1, 9], 10)
+    assert known.mean == pytest.approx(0.5, abs=1e-3)
+    assert 0 < known.rho < 1
+
+
+def test_equal_counts_estimate_nothing() -> None:
+    assert math.isnan(dispersion([0] * 50, 100).rho)
+    for bad in ([], [101], [-1], [[1, 2]]):
+        with pytest.raises(ValueError, match="expected hits"):
+            dispersion(bad, 100)
+
+
+def test_the_interval_counts_draws_of_the_scarcer_kind() -> None:
+    """Cells that share one model say as much as one model: 99 x 200 cells have the interval of 99 draws."""
+    rng = np.random.default_rng(3)
+    scores = Scores.binomial(rng.binomial(100, 0.1, (99, 200)), 100, 0.1, "hits")
+    found = null("cells", scores, range(99), range(200), 99, 0.05)
+    assert found.rate is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= found.rate <= found.high
+    assert found.rate <= 0.05
+    assert found.high - found.low > 0.05
+    observed, expected = sorted_p(found)
+    assert (observed[100:] >= expected[100:] - 0.15).all(), "no smaller than uniform p-values are"
+
+
+def test_an_interval_excludes_a_tail_that_lies() -> None:
+    """Hits at 0.2 tested as 0.1: the observed rate is shown to exceed the declared one."""
+    rng = np.random.default_rng(4)
+    scores = Scores.binomial(rng.binomial(100, 0.2, (99, 1)), 100, 0.1, "hits")
+    found = null("models", scores, range(99), [0], 99, 0.01)
+    assert found.low is not None
+    assert found.low > 0.01
+
+
+def test_unreadable_models_are_left_out() -> None:
+    scores = Scores.binomial(np.array([[10.0], [np.nan], [12.0]]), 100, 0.1, "hits")
+    found = null("models", scores, range(3), [0], 3, 0.01)
+    assert found.statistics == [10.0, 12.0]
+    assert found.dispersion is not None
+
+
+@pytest.mark.slow
+def test_the_command_tells_stores_and_draws(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["task.limit=300", "task.recipe.epochs=1", "verification=standard", "verification.null_models=5"]
+    assert (
+        main(["calibrate", "watermark=adi_derived", *small, f"paths.runs={runs}", "trainer.progress=false"])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "random keys, independent models" in shown
+    (path,) = (runs / "calibrate").glob("*.json")
+    stored = json.loads(path.read_text())
+    counts = [len(one["statistics"]) for one in stored["nulls"]]
+    assert counts == [5, 200, 1000]
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    assert main(["calibrate", "watermark=none", *small, f"paths.runs={runs}"]) == 2
+    assert "has no null before a theft" in capsys.readouterr().err
