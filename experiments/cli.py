@@ -117,6 +117,8 @@ def _cell(value: Any) -> str:
 
 
 def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """The page, or the ranking in another form."""
+    from ..leaderboard.export import export
     from ..leaderboard.page import write_board
     from ..leaderboard.store import Store
 
@@ -126,9 +128,12 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
         raise ConfigError(
             f"expected records under {arguments.runs}/records, found none; run `assay suite quick` first"
         )
-    page = Path(arguments.output or Path(arguments.runs) / "board.html")
-    write_board(records, page)
-    console.print(f"{len(records)} records: {page}", soft_wrap=True)
+    form = arguments.export
+    page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
+    if form == "html":
+        write_board(records, page)
+    written = [page] if form == "html" else export(records, form, page)
+    console.print(f"{len(records)} records: {', '.join(map(str, written))}", soft_wrap=True)
     return 0
 
 
@@ -216,9 +221,10 @@ def parser() -> argparse.ArgumentParser:
         "--markdown", action="store_true", help="docs/catalogue.md, with the records of results/digits"
     )
     options.own_options(sub)
-    sub = command("board", board, "the leaderboard page, one file, no network")
-    options.store_options(sub)
-    sub.add_argument("--output", help="where to write it (default: RUNS/board.html)")
+    sub = command(
+        "board", board, "the leaderboard page, one file, no network; or the ranking for papers and programs"
+    )
+    options.board_options(sub)
     options.verify_options(
         command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY")
     )

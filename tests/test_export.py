@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import importlib
 import io
 import re
 import sys
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from assay.core.errors import ConfigError
+from assay.experiments.cli import main
 from assay.leaderboard.export import (
     COUNTS,
     FORMATS,
@@ -131,8 +133,16 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_board_command_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = str(Path(__file__).resolve().parent.parent / "results" / "quick")
+    assert main(["board", "--runs", quick, "--export", "latex", "--output", str(tmp_path / "board.tex")]) == 0
+    assert "\\toprule" in (tmp_path / "board.tex").read_text()
+    assert main(["board", "--runs", quick, "--export", "pdf", "--output", str(tmp_path / "board.tex")]) == 2
+    assert "to end in .pdf" in capsys.readouterr().err
+
+
 def test_parquet_holds_typed_columns(tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = importlib.import_module("pyarrow.parquet")
     export(several(), "parquet", tmp_path / "board.parquet")
     table = parquet.read_table(tmp_path / "board.parquet")
     assert table.to_pylist() == rows_of_several()
