@@ -58,14 +58,17 @@ def margins(
     return walked_N
 
 
-def linear_margins(model: nn.Module, inputs: Tensor, labels: Tensor, device: str) -> Tensor:
-    """(N,) float64: how far the label's logit leads the best other, over the L2 norm of the lead's gradient."""
+def linear_margins(model: nn.Module, inputs: Tensor, labels: Tensor, device: str) -> Tensor | None:
+    """(N,) float64: how far the label's logit leads the best other, over the L2 norm of the lead's gradient. None where the
+    answers are labels, which have none."""
     network, parts = frozen(model).to(device), []
     for x, y in zip(inputs.to(device).split(BATCH), labels.to(device).split(BATCH), strict=True):
         probed = x.clone().requires_grad_(True)
         logits_NC = network(probed)
         others_N = logits_NC.scatter(1, y[:, None], -torch.inf).amax(1)
         lead_N = logits_NC.gather(1, y[:, None])[:, 0] - others_N
+        if not lead_N.requires_grad:
+            return None
         (gradient,) = torch.autograd.grad(lead_N.sum(), probed)
         slope_N = gradient.double().flatten(1).norm(dim=1).clamp_min(1e-12)
         parts.append((lead_N.detach().double() / slope_N).cpu())
@@ -135,13 +138,15 @@ class DatasetInference(Watermark):
         if any(len(key.labels_N) != 2 * self.samples for key in keys):
             found = sorted({len(key.labels_N) // 2 for key in keys})
             raise ValueError(f"expected keys of {self.samples} samples, got {found}; set watermark.samples")
-        statistic_MK = np.zeros((len(suspects), len(keys)))
+        statistic_MK = np.full((len(suspects), len(keys)), np.nan)
         for k, key in enumerate(keys):
             inputs, steps = key.inputs_N.float() / 255, [self.steps_of(key, w) for w in range(self.walks)]
             for m, model in enumerate(suspects.models):
+                margins_N: Tensor | None
                 if self.margin == "gradient":
                     margins_N = linear_margins(model, inputs, key.labels_N, suspects.device)
                 else:
                     margins_N = self.walked(model, inputs, key.labels_N, steps, suspects.device)
-                statistic_MK[m, k] = welch_t(*margins_N.chunk(2))
+                if margins_N is not None:
+                    statistic_MK[m, k] = welch_t(*margins_N.chunk(2))
         return Scores(statistic_MK, "Welch t", self.samples)

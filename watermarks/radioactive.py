@@ -51,13 +51,16 @@ class CarrierKey(Key):
 
 def mean_gradients(model: nn.Module, inputs: Tensor, classes: int) -> Tensor | None:
     """(C, D) float64: the mean over inputs of each class logit's gradient, less the mean over classes. None for a model of another
-    number of classes, and where a gradient is not finite."""
+    number of classes, and where a gradient does not exist (answers that are labels) or is not finite."""
     network, rows = frozen(model), []
     if network(inputs[:1]).shape[1] != classes:
         return None
     for c in range(classes):
         probed = inputs.clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(network(probed)[:, c].sum(), probed)
+        score = network(probed)[:, c].sum()
+        if not score.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(score, probed)
         rows.append(gradient.double().mean(0).flatten())
     gradient_CD = torch.stack(rows)
     return gradient_CD - gradient_CD.mean(0) if gradient_CD.isfinite().all() else None
