@@ -217,7 +217,7 @@ def main() -> None:
         store, board = written(folder), folder / "board.html"
         peak = peak_mb(folder)
         ways = {"read": lambda: sum(1 for _ in store), "board": lambda: write_board(store, board)}
-        seconds = interleaved(ways, rounds=5)
+        seconds = interleaved(ways, rounds=3)
         keep(
             "board",
             records=RECORDS,

@@ -3,6 +3,8 @@
 
 /** Of few attacks the cells have room for words. */
 const ROOMY = 8;
+/** In rem, so that a board of 74 attacks fits a desktop. */
+const cellWidth = (columns) => Math.max(1.05, Math.min(2.4, 78 / columns));
 
 /** What a cell says of its trials, one or several seeds. */
 function cellOf(scheme, column, trials) {
@@ -82,7 +84,7 @@ function heatGrid(here, groups) {
     return el("tbody", {}, head, ...schemes.map((name) => heatRow(name, here, first, roomy)));
   });
   const head = el("thead", {}, el("tr", { class: "access" }, el("td", {}), access), el("tr", {}, el("td", {}, "scheme"), heads));
-  const look = { role: "grid", class: roomy ? "heat roomy" : "heat", "aria-label": "Outcome by scheme and attack" };
+  const look = { role: "grid", class: roomy ? "heat roomy" : "heat", "aria-label": "Outcome by scheme and attack", style: `--cell: ${cellWidth(here.columns.length)}rem` };
   const grid = el("table", look, head, bodies);
   grid.querySelector("[role=gridcell]")?.setAttribute("tabindex", "0");
   listen(grid);
