@@ -3,7 +3,8 @@
 
 const SYMBOLS = ["Circle", "Square", "Triangle", "Diamond", "Cross", "Star", "Wye"];
 const COLOURS = 10;
-const TICKS = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500];
+const TICKS = [-10, -5, 0, 1, 2, 5, 10, 20, 50, 100, 200, 500];
+const FEW = [0, 2, 10, 50, 200];
 const DOZEN = 12;
 const hidden = new Set();
 const more = { curves: DOZEN, frontiers: DOZEN, multiples: DOZEN };
@@ -101,11 +102,11 @@ function panel(title, trials, look, axes, size = { width: 380, height: 250 }) {
 }
 
 /** Log-like scales that hold zero. */
-const scale = (domain, label) => ({
+const scale = (domain, label, ticks) => ({
   type: "symlog",
   constant: 2,
   domain,
-  ticks: [-10, -5, ...TICKS].filter((t) => t >= domain[0] && t <= domain[1]),
+  ticks: ticks.filter((t) => t >= domain[0] && t <= domain[1]),
   tickFormat: (value) => signed(String(value)),
   label,
 });
@@ -126,6 +127,7 @@ function chart(shown, styles, axes, { width, height }) {
   const rates = [...new Set(shown.map((point) => point.record.marked.fpr))];
   const groups = [...styles.keys()];
   const crowded = shown.length > 150;
+  const ticks = height < 200 ? FEW : TICKS;
   const place = { x: "loss_pp", y: "proof" };
   const dots = { ...place, symbol: "group", stroke: "group", r: crowded ? 2.2 : 3.4, strokeWidth: crowded ? 1 : 1.4 };
   const pick = { ...place, fontSize: 12, lineHeight: 1.3, maxRadius: 30 };
@@ -136,8 +138,8 @@ function chart(shown, styles, axes, { width, height }) {
     marginBottom: 36,
     marginTop: 20,
     ariaLabel: "Accuracy lost against evidence",
-    x: scale(axes.x, "accuracy lost (pp)"),
-    y: { ...scale(axes.y, "evidence (−log₁₀ p)"), nice: false },
+    x: scale(axes.x, "accuracy lost (pp)", ticks),
+    y: { ...scale(axes.y, "evidence (−log₁₀ p)", ticks), nice: false },
     color: { domain: groups, range: groups.map((name) => styles.get(name).colour) },
     symbol: { domain: groups, range: groups.map((name) => styles.get(name).symbol) },
     marks: [
