@@ -123,17 +123,17 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.store import Store
 
     _nothing_left(rest)
-    records = list(Store(Path(arguments.runs) / "records"))
-    if not records:
+    store = Store(Path(arguments.runs) / "records")
+    if next(iter(store), None) is None:
         raise ConfigError(
             f"expected records under {arguments.runs}/records, found none; run `assay suite quick` first"
         )
     form = arguments.export
     page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
-    if form == "html":
-        write_board(records, page)
-    written = [page] if form == "html" else export(records, form, page)
-    console.print(f"{len(records)} records: {', '.join(map(str, written))}", soft_wrap=True)
+    if form == "html":  # read one by one: ten thousand records fill a gigabyte
+        console.print(f"{write_board(store, page)} records: {page}", soft_wrap=True)
+    else:
+        console.print(f"the ranking: {', '.join(map(str, export(store, form, page)))}", soft_wrap=True)
     return 0
 
 

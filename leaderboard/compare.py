@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .frontier import Floats, Thefts, area, cell_of, curves, knots, worst
+from .frontier import Floats, Thefts, area, cell_of, curves, knots, shares, worst
 from .ranking import Record, outcome, schemes
 
 DRAWS = 2000
@@ -97,12 +97,12 @@ def _filled(one_DX: Floats, frontier_DX: Floats) -> Floats:
 
 def _weakest(found: Thefts, losses_X: Floats, upto: float) -> tuple[int, int]:
     """The cell with the smallest area by itself, and how many cells steal anything."""
-    one = np.ones((1, len(found.seeds)))
-    most_1X = curves(found, losses_X, one)[1]
-    alone = [curves(_only(found, c), losses_X, one)[1] for c in range(len(found.cells))]
-    areas_C = [float(area(_filled(values, most_1X), losses_X, upto)[0]) for values in alone]
-    stealing = sum(not np.isnan(values).all() for values in alone)
-    return int(np.argmin(areas_C)), max(stealing, 1)
+    most_SCX = shares(found, losses_X)[1]
+    count_CX = (~np.isnan(most_SCX)).sum(0)
+    alone_CX = np.where(count_CX, np.nansum(most_SCX, 0) / np.maximum(count_CX, 1), math.nan)
+    most_1X = curves(found, losses_X, np.ones((1, len(found.seeds))))[1]
+    areas_C = area(_filled(alone_CX, most_1X), losses_X, upto)
+    return int(np.argmin(areas_C)), max(int(count_CX.any(1).sum()), 1)
 
 
 def _redrawn(found: Thefts, rng: np.random.Generator) -> Thefts:

@@ -204,10 +204,10 @@ def extreme(
     each = 1 - (1 - confidence) / len(tried)
     low = min(_interval(int(sure_C[c]), int(count_C[c]), confidence)[0] for c in tried)
     high = min(_interval(int(possible_C[c]), int(count_C[c]), each)[1] for c in tried)
-    bad = {c: (float(np.nanmean(least_SC[:, c])), float(np.nanmean(most_SC[:, c]))) for c in tried}
+    least_C, most_C = (np.nanmean(part[:, tried], axis=0).tolist() for part in (least_SC, most_SC))
+    bad = dict(zip(tried, zip(least_C, most_C, strict=True), strict=True))
     at = min(tried, key=lambda c: (bad[c], -count_C[c]))
     equals = sum(value == bad[at] for value in bad.values()) - 1
-    least_C, most_C = zip(*bad.values(), strict=True)
     return Rate(min(least_C), min(most_C), low, high, cells[at], int(count_C[at]), equals)
 
 
