@@ -62,7 +62,8 @@ def handbook(records: Iterable[Record], link: str) -> str:
         (r["choices"]["watermark"], r["choices"]["attack"]): r for r in records if not r.get("overrides")
     }
     if cells:
-        parts += [SURVIVAL, _survival(cells, link)]
+        measured = f"{len(cells)} of {len(schemes) * len(attacks)} cells are measured.\n"
+        parts += [SURVIVAL, measured, _survival(cells, link)]
     return "\n".join(parts)
 
 
