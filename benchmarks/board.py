@@ -68,8 +68,8 @@ def attack_of(name: str) -> Record:
     return {**means, "goal": goal, "axis": rng.choice(["epochs", "queries", "sparsity"]), **known}
 
 
-def one(scheme: str, attack: str, seed: int) -> Record:
-    rng, owner = Random(f"{scheme} {attack} {seed}"), Random(f"{scheme} {seed}")
+def head_of(scheme: str, attack: str, seed: int, rng: Random) -> Record:
+    """What every record begins with."""
     choices = {
         "task": "digits",
         "model": "cnn_small",
@@ -79,22 +79,23 @@ def one(scheme: str, attack: str, seed: int) -> Record:
     }
     name = "-".join([*choices.values(), f"s{seed}", f"{rng.getrandbits(48):012x}"])
     choices |= {"adversary": "standard", "verification": "strict", "trainer": "cpu"}
-    declared = {"watermark": scheme_of(scheme), "attack": attack_of(attack)}
-    head = {
+    day, hour, minute = rng.randrange(20, 27), rng.randrange(24), rng.randrange(60)
+    return {
         "schema": SCHEMA,
         "id": name,
         "choices": choices,
         "seed": seed,
         "overrides": [],
-        "declared": declared,
-    }
-    head |= {
+        "declared": {"watermark": scheme_of(scheme), "attack": attack_of(attack)},
         "config": config(scheme, attack, seed),
         "environment": {"commit": "0123456789ab", "cores": 2, "threads": 1},
+        "finished": f"2026-11-{day}T{hour:02}:{minute:02}:00+00:00",
     }
-    head |= {
-        "finished": f"2026-11-{rng.randrange(20, 27)}T{rng.randrange(24):02}:{rng.randrange(60):02}:00+00:00"
-    }
+
+
+def one(scheme: str, attack: str, seed: int) -> Record:
+    rng, owner = Random(f"{scheme} {attack} {seed}"), Random(f"{scheme} {seed}")
+    head = head_of(scheme, attack, seed, rng)
     if rng.random() < 0.1:
         return {**head, "status": "not_applicable", "reason": f"{scheme} has no place for {attack}"}
     trials = owner.choice([100, 128, 256])

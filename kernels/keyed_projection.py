@@ -3,7 +3,7 @@ generated where it is multiplied, and a bit is [w X > 0].
 
 Layout, for ever: column b of X is the part of the key's stream that begins at block b 2^32, by row:
   sign    X[j, b] = sign j of that part: one bit each, so a block feeds 128 rows
-  normal  X[j, b] = normal j of that part (Uchida et al., ICMR 2017, section 3.2): a block feeds 4 rows
+  normal  X[j, b] = normal j of that part (Uchida et al., ICMR 2017): a block feeds 4 rows
 So a longer layer or a longer message extends X and changes nothing in it, and rows of weights 0 add nothing: segments of
 different lengths (layers of other architectures) are scored together, padded with zeros.
 
@@ -229,8 +229,8 @@ class _Columns:
             step = max(1, TILE // x_CJ.shape[1])
             for p in range(first, last, step):
                 pairs = slice(p, min(p + step, last))
-                part_PJ, x_PJ = part_MJ[suspect_P[pairs]], x_CJ[column_P[pairs] - some.start]
-                out_P[pairs] += np.einsum("pj,pj->p", part_PJ, x_PJ)
+                signs_PJ = x_CJ[column_P[pairs] - some.start]
+                out_P[pairs] += np.einsum("pj,pj->p", part_MJ[suspect_P[pairs]], signs_PJ)
         return out_P
 
     def _tiles(
@@ -249,8 +249,7 @@ class _Columns:
                 self.streams, self.bits, index_C, range(block, ceil_div(last, per_block))
             )
             for r in range(block * per_block, last, step):
-                part = weights_MJ[:, r : min(r + step, last)].detach().to(dtype).numpy()
-                part_MJ = np.ascontiguousarray(part)
+                part_MJ = weights_MJ[:, r : min(r + step, last)].detach().to(dtype).contiguous().numpy()
                 words = slice((r // per_block - block) * 4, (ceil_div(r + step, per_block) - block) * 4)
                 columns = max(1, TILE // max(128, part_MJ.shape[1]))
                 for c in range(0, len(index_C), columns):

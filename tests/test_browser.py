@@ -1,0 +1,240 @@
+"""A reader can sort, filter, point and link in the page: headless Chromium, which fails on any message, error and request."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import EVIL, found, quick, renamed, several, written
+from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Page as Tab
+
+from assay.leaderboard.view import command
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium is installed")
+    with sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def several_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    written(several(), folder)
+    return folder / "board.html"
+
+
+def opened(browser: Browser, page: Path, address: str = "", **look: Any) -> Tab:
+    """A tab on the drawn page that fails on any message of the console, any error and any request."""
+    tab = browser.new_page(**look)
+    seen: list[str] = []
+    tab.on("console", lambda message: seen.append(message.text))
+    tab.on("pageerror", lambda error: seen.append(str(error)))
+    tab.on("request", lambda request: seen.append(request.url))
+    tab.goto(page.as_uri() + address)
+    tab.locator("#claim:not(:empty), #overview > p").first.wait_for(state="attached")
+    assert seen == [page.as_uri()]
+    return tab
+
+
+def schemes_of(tab: Tab) -> list[str]:
+    return tab.locator("#ranking tbody th").all_inner_texts()
+
+
+def test_overview_shows_ranking_outcomes_and_curves(browser: Browser, several_page: Path) -> None:
+    tab = opened(browser, several_page, "#board=digits,cnn_small,standard,standard")
+    assert set(schemes_of(tab)) == {"adi_derived", "uchida", "akh", "it's"}
+    assert tab.locator("#outcomes [role=gridcell]").count() == 5 * 8
+    assert tab.locator("#curves figure").count() == 8
+    assert tab.locator("#frontiers figure").count() == 3
+    cell = tab.get_by_label(re.compile("^uchida, prune: removed 1/2"))
+    assert "linear-gradient" in (cell.get_attribute("style") or "")
+    assert EVIL in tab.locator("#unfinished").inner_text()
+    assert tab.title().startswith("Assay")
+    tab.close()
+
+
+def test_ranking_is_sorted_by_keyboard_and_filtered_by_column(browser: Browser, several_page: Path) -> None:
+    tab = opened(browser, several_page)
+    head = tab.locator("#ranking th[data-field=watermark]")
+    head.get_by_role("button").focus()
+    for order in ("ascending", "descending"):
+        tab.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == order
+        names = schemes_of(tab)
+        assert names == sorted(names, reverse=order == "descending")
+    tab.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "none"
+    tab.get_by_label("scheme: contains").fill("ADI")
+    assert schemes_of(tab) == ["adi_derived"]
+    tab.get_by_label("scheme: contains").fill("")
+    tab.get_by_label("removed: at least").or_(tab.get_by_label("survived: at least")).first.fill("0.5")
+    assert set(schemes_of(tab)) == {"adi_derived", "uchida"}
+    tab.close()
+
+
+def test_filters_hold_everywhere_and_stay_in_the_address(browser: Browser, several_page: Path) -> None:
+    tab = opened(browser, several_page, "#board=digits,cnn_small,standard,standard")
+    tab.locator("#filter-reads").select_option("weights")
+    tab.locator("#filter-needs").select_option("scores")
+    assert set(schemes_of(tab)) == {"uchida", "it's"}
+    assert tab.locator("#outcomes [role=gridcell]").count() == 2
+    assert tab.locator("#curves figure").count() == 1
+    assert "reads=weights" in tab.url
+    tab.reload()
+    tab.wait_for_selector("#curves figure")
+    assert tab.locator("#filter-needs").input_value() == "scores"
+    assert tab.locator("#outcomes [role=gridcell]").count() == 2
+    tab.locator("#filter-schemes").fill("uch")
+    tab.locator("#outcomes tbody tr").nth(1).wait_for(state="detached")
+    assert schemes_of(tab) == ["uchida"]
+    tab.locator("#clear-filters").click()
+    assert len(schemes_of(tab)) == 4
+    tab.close()
+
+
+def test_cells_tell_on_hover_and_by_keyboard(browser: Browser, several_page: Path) -> None:
+    tab = opened(browser, several_page, "#board=digits,cnn_small,standard,standard")
+    cell = tab.get_by_label(re.compile("^uchida, prune"))
+    cell.hover()
+    words = tab.locator("#tip").inner_text()
+    for word in ("uchida under prune", "removed 1/2", "weakest log10 p", "cheapest theft", "seed 1"):
+        assert word in words
+    tab.mouse.move(0, 0)
+    assert tab.locator("#tip").is_hidden()
+    cell.focus()
+    tab.keyboard.press("ArrowDown")
+    assert tab.locator("#tip").is_visible()
+    assert "under prune" in tab.locator("#tip").inner_text()
+    tab.keyboard.press("Enter")
+    assert tab.locator("dialog").is_visible()
+    assert "cell=digits-cnn_small" in tab.url
+    tab.keyboard.press("Escape")
+    tab.wait_for_url(lambda url: "cell=" not in url)
+    assert tab.locator("dialog").is_hidden()
+    tab.close()
+
+
+def test_a_curve_tells_its_values(browser: Browser, several_page: Path) -> None:
+    tab = opened(browser, several_page, "#attack=prune")
+    dot = tab.locator("#view figure g[aria-label=dot] path").first
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    assert box is not None
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tip = tab.locator("#view [aria-label=tip]")
+    tip.locator("text").first.wait_for()
+    assert "log10 p" in (tip.text_content() or "")
+    tab.close()
+
+
+@pytest.mark.parametrize("mark", ["#cell=", "#"])
+def test_a_cell_has_its_own_address_and_the_exact_command(
+    mark: str, browser: Browser, several_page: Path
+) -> None:
+    record = found(several(), "it's", "lora") if mark == "#" else found(several(), "uchida", "prune")
+    tab = opened(browser, several_page, mark + record["id"])
+    assert tab.locator("dialog .command").inner_text() == command(record)
+    assert record["id"] in tab.locator("dialog code").all_inner_texts()
+    if record["status"] == "ok":
+        assert tab.locator("dialog th", has_text="stolen").count() == len(record["curve"])
+        assert "torch" in (tab.locator("dialog details").last.text_content() or "")
+    tab.close()
+
+
+def test_views_of_a_scheme_and_an_attack(browser: Browser, several_page: Path) -> None:
+    tab = opened(browser, several_page, "#scheme=uchida&board=digits,cnn_small,standard,standard")
+    assert tab.locator("#overview").is_hidden()
+    assert "arXiv:1701.04082" in tab.locator("#view").inner_text()
+    assert tab.locator("#view .panels.small figure").count() == 6
+    assert tab.locator("#view .controls tbody tr").count() == 2
+    tab.locator("#view a", has_text="distill").first.click()
+    assert "attack=distill" in tab.url
+    assert tab.locator("#view .cells tbody th").all_inner_texts() == [
+        "adi_derived",
+        "uchida",
+        "akh",
+        "no watermark",
+    ]
+    tab.go_back()
+    assert "scheme=uchida" in tab.url
+    tab.get_by_text("All schemes and attacks").click()
+    assert tab.locator("#overview").is_visible()
+    assert "uchida" not in tab.url
+    tab.close()
+
+
+def test_the_thiefs_own_key_is_told(browser: Browser, tmp_path: Path) -> None:
+    record = found(quick(), "uchida", "prune")
+    names = (
+        "statistic",
+        "unit",
+        "trials",
+        "source",
+        "log10_p",
+        "fpr",
+        "detected",
+        "random_keys",
+        "independent_models",
+    )
+    own = {name: record["marked"][name] for name in names}
+    record["curve"][0]["overwriter"] = {
+        "surrogate": own,
+        "marked": {**own, "log10_p": -0.25, "detected": False},
+    }
+    written([record], tmp_path)
+    tab = opened(browser, tmp_path / "board.html", f"#cell={record['id']}")
+    words = tab.locator("dialog").inner_text()
+    assert "the thief’s own key in his model" in words
+    assert "log10 p −0.25: not found" in words
+    tab.close()
+
+
+def test_phone_dark_and_print(browser: Browser, several_page: Path) -> None:
+    phone = opened(browser, several_page, viewport={"width": 390, "height": 844}, color_scheme="dark")
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 25, 27)"
+    box = "const box = document.querySelector('#outcomes'); return box.scrollWidth > box.clientWidth"
+    assert phone.evaluate(f"() => {{ {box} }}")
+    phone.emulate_media(media="print", color_scheme="light")
+    assert phone.locator("#filters").is_hidden()
+    assert phone.evaluate("getComputedStyle(document.querySelector('#outcomes')).overflow") == "visible"
+    phone.close()
+
+
+def test_a_large_board_draws_a_dozen_panels_first(browser: Browser, tmp_path: Path) -> None:
+    base = quick()
+    names = [(s, a) for s in range(8) for a in range(26)]
+    records = [
+        renamed(base[6 + (s + a) % 18], watermark=f"s{s}", attack=f"a{a}", deployment="open")
+        for s, a in names
+    ]
+    written(records, tmp_path)
+    tab = opened(browser, tmp_path / "board.html")
+    assert tab.locator("#outcomes [role=gridcell]").count() == len(names)
+    assert tab.locator("#curves figure").count() == 12
+    tab.locator("#curves-more button").first.click()
+    assert tab.locator("#curves figure").count() == 24
+    tab.locator("#heat-order button", has_text="By family").click()
+    assert tab.locator("#outcomes tr.family").count() > 1
+    assert "order=family" in tab.url
+    tab.close()
+
+
+def test_what_cannot_be_drawn_says_why(browser: Browser, tmp_path: Path) -> None:
+    written([], tmp_path)
+    tab = opened(browser, tmp_path / "board.html")
+    assert "There are no records yet" in tab.locator("#overview").inner_text()
+    tab.close()
+    old = browser.new_page()
+    old.add_init_script("delete globalThis.DecompressionStream")
+    old.goto((tmp_path / "board.html").as_uri())
+    old.locator("#overview .alarm").wait_for()
+    assert "needs a browser of 2023" in old.locator("#overview").inner_text()
+    old.close()
