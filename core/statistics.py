@@ -75,6 +75,18 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     return float(low), float(high)
 
 
+def clustered_rate(successes: int, cells: int, units: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a rate over cells (models x keys) that are dependent where they share a model or a key. Whatever the dependence,
+    their mean varies no more than that of `units` independent draws, the scarcer of models and keys: so many say the same
+    share, rounded away from it on either side."""
+    if not 0 <= successes <= cells or not 1 <= units <= cells:
+        raise ValueError(f"expected 0 <= successes <= cells >= units >= 1, got {successes}, {cells}, {units}")
+    share = units * successes / cells
+    low, _ = clopper_pearson(math.floor(share), units, confidence)
+    _, high = clopper_pearson(math.ceil(share), units, confidence)
+    return low, high
+
+
 def rate_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
     """One-sided exact upper bound of a rate: 0 of 300 bounds a false-positive rate at 0.99 %."""
     if not 0 <= successes <= trials:

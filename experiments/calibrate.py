@@ -16,7 +16,7 @@ from ..core.errors import ConfigError
 from ..core.evidence import Evidence
 from ..core.examples import Ledger
 from ..core.scores import Scores
-from ..core.statistics import Floats, clopper_pearson, rate_bound
+from ..core.statistics import Floats, clustered_rate, rate_bound
 from .matrix import Matrix
 from .people import owner
 from .trial import Trial
@@ -90,7 +90,7 @@ def _nulls(scores: Scores, models: slice, randoms: Sequence[int], fpr: float) ->
 
 def null(name: str, scores: Scores, rows: Sequence[int], keys: Sequence[int], units: int, fpr: float) -> Null:
     """The cells rows x keys. Cells that share a key or a model are not independent: the interval counts `units`, the draws of the
-    scarcer kind, with the observed share of claims among them, rounded away from it on either side."""
+    scarcer kind."""
     cells = np.ix_(list(rows), list(keys))
     statistic_MK = scores.statistic_MK[cells]
     readable = ~np.isnan(statistic_MK)
@@ -99,9 +99,7 @@ def null(name: str, scores: Scores, rows: Sequence[int], keys: Sequence[int], un
     claims = None if log10_p is None else int((log10_p <= math.log10(fpr)).sum())
     low = high = None
     if claims is not None and units and len(values):
-        expected = units * claims / len(values)
-        low = clopper_pearson(math.floor(expected), units)[0]
-        high = clopper_pearson(math.ceil(expected), units)[1]
+        low, high = clustered_rate(claims, len(values), min(units, len(values)))
     return Null(
         name=name,
         units=units,

@@ -154,16 +154,19 @@ def _message(done: list[Record]) -> Record:
 
 
 def _size(done: list[Record]) -> Record:
-    """The false-positive rate of strangers' keys on models of nobody, with the exact interval of so many independent cells. Cells
-    of one key, or one model, are not independent, so that the true interval is wider."""
+    """The false-positive rate of strangers' keys on models of nobody. Cells of one key, or one model, are not independent: the
+    interval counts the scarcer of models, the same for all seeds, and keys."""
     by_seed = {r["seed"]: r["size"] for r in reversed(done) if r.get("size")}
+    nulls = {r["seed"]: r["nulls"] for r in done}
     cells, found = (sum(size[name] for size in by_seed.values()) for name in ("cells", "claims"))
     declared = next((r["marked"]["fpr"] for r in done), None)
     if not cells:
         return {"fpr": declared, "size_cells": 0, **_named("size", ("", *EXACT), (math.nan,) * 3)}
-    from ..core.statistics import clopper_pearson  # scipy takes a second to import
+    from ..core.statistics import clustered_rate  # scipy takes a second to import
 
-    interval = clopper_pearson(found, cells)
+    models = max(len(null["independent_models"]) for null in nulls.values())
+    keys = sum(len(nulls[seed]["random_keys"]) for seed in by_seed)
+    interval = clustered_rate(found, cells, max(1, min(models, keys, cells)))
     return {"fpr": declared, "size_cells": cells, **_named("size", ("", *EXACT), (found / cells, *interval))}
 
 
