@@ -20,13 +20,12 @@ from assay.kernels.moments import Bins
 from assay.kernels.weight_moments import weight_moments
 
 stats: Any = scipy_stats  # its results' attributes are not in its types
-Draw = Callable[[tuple[int, ...]], NDArray[np.float64]]
-RNG = np.random.default_rng(0)
+Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 DRAWS: dict[str, Draw] = {
-    "normal": RNG.standard_normal,
-    "laplace": lambda shape: RNG.laplace(size=shape),
-    "uniform": RNG.random,
-    "t5": lambda shape: RNG.standard_t(5, size=shape),
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "laplace": lambda rng, shape: rng.laplace(size=shape),
+    "uniform": lambda rng, shape: rng.random(shape),
+    "t5": lambda rng, shape: rng.standard_t(5, size=shape),
 }
 SIZES = ((20, 20), (10, 30), (200, 200), (200, 1000), (1000, 3000))
 
@@ -189,11 +188,11 @@ def test_p_falls_with_the_statistic(one: float, other: float, n: int) -> None:
 # sizes: under the null a test says p <= alpha no oftener than alpha, beyond Monte-Carlo error
 
 
-def honest(log10_p: list[float], extra: float = 3.5) -> None:
-    for alpha in (0.05, 0.01):
-        error = math.sqrt(alpha * (1 - alpha) / len(log10_p))
-        share = np.mean(np.array(log10_p) <= math.log10(alpha))
-        assert share <= alpha + extra * error, (alpha, share)
+def honest(log10_p: list[float], *, levels: tuple[float, ...] = (0.05, 0.01)) -> None:
+    """No level is exceeded oftener than an honest test would once in 10,000 such checks, by the exact binomial tail."""
+    for alpha in levels:
+        rejections = int(np.sum(np.array(log10_p) <= math.log10(alpha)))
+        assert stats.binom.sf(rejections - 1, len(log10_p), alpha) > 1e-4, (alpha, rejections, len(log10_p))
 
 
 @pytest.mark.slow
@@ -201,7 +200,8 @@ def honest(log10_p: list[float], extra: float = 3.5) -> None:
 @pytest.mark.parametrize(("n", "m"), SIZES)
 def test_sizes_of_the_two_sample_tests(draw: str, n: int, m: int) -> None:
     trials = 1000 if n < 1000 else 400
-    a, b = DRAWS[draw]((trials, n)), DRAWS[draw]((trials, m))
+    rng = np.random.default_rng(n)
+    a, b = DRAWS[draw](rng, (trials, n)), DRAWS[draw](rng, (trials, m))
     honest([wt.kolmogorov_smirnov(x, y).log10_p for x, y in zip(a, b, strict=True)])
     honest([wt.chi_square(*histograms(x, y)).log10_p for x, y in zip(a, b, strict=True)])
     honest([wt.variance_ratio(x, y).log10_p for x, y in zip(summaries(a), summaries(b), strict=True)])
@@ -211,17 +211,17 @@ def test_sizes_of_the_two_sample_tests(draw: str, n: int, m: int) -> None:
 @pytest.mark.parametrize("n", [10, 30, 100, 300, 1000, 5000])
 def test_size_of_jarque_bera(n: int) -> None:
     """Also far out, where the limit law is wrong by an order of magnitude."""
-    found = [wt.jarque_bera(w).log10_p for w in summaries(DRAWS["normal"]((min(10_000, 5 * 10**6 // n), n)))]
-    honest(found)
-    assert np.mean(np.array(found) <= -3) <= 1e-3 + 3.5 * math.sqrt(1e-3 / len(found))
+    drawn = np.random.default_rng(n).standard_normal((min(10_000, 5 * 10**6 // n), n))
+    honest([wt.jarque_bera(w).log10_p for w in summaries(drawn)], levels=(0.05, 0.01, 0.001))
 
 
 def test_the_tests_have_power() -> None:
-    a, b = DRAWS["normal"]((5000,)), DRAWS["normal"]((15000,))
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal(5000), rng.standard_normal(15000)
     assert wt.kolmogorov_smirnov(a + 0.15, b).log10_p < -6
     assert wt.chi_square(*histograms(a + 0.15, b)).log10_p < -3
     assert wt.variance_ratio(summary(1.1 * a), summary(b)).log10_p < -6
-    assert wt.jarque_bera(summary(DRAWS["laplace"]((5000,)))).log10_p < -10
+    assert wt.jarque_bera(summary(rng.laplace(size=5000))).log10_p < -10
 
 
 # nothing to test
