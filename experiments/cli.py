@@ -57,7 +57,9 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     from ..leaderboard.store import Store
 
     _nothing_left(rest)
-    records = list(Store(Path(arguments.runs) / "records"))
+    from ..leaderboard.screen import screened, sentences
+    known = screened(Store(Path(arguments.runs) / "records").screened())
+    records = known.records
     if arguments.json:
         keys = ("id", "status", "reason", "finished")
         print(json.dumps([{key: record.get(key) for key in keys} for record in records], indent=1))  # noqa: T201
@@ -75,6 +77,8 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     return 0
 
 
+    for note in sentences(known.excluded, 0):
+        console.print(escape(note), soft_wrap=True, highlight=False)
 def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from .catalogue import GROUPS, catalogue
     from .config import importable
@@ -123,6 +127,7 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.store import Store
 
     _nothing_left(rest)
+    from ..leaderboard.screen import screened, sentences
     store = Store(Path(arguments.runs) / "records")
     if next(iter(store), None) is None:
         raise ConfigError(
@@ -131,9 +136,15 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     form = arguments.export
     page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
     if form == "html":  # read one by one: ten thousand records fill a gigabyte
-        console.print(f"{write_board(store, page)} records: {page}", soft_wrap=True)
+        count, notes = write_board(store.screened(), page)
+        console.print(f"{count} records: {page}", soft_wrap=True)
     else:
-        console.print(f"the ranking: {', '.join(map(str, export(store, form, page)))}", soft_wrap=True)
+        known = screened(store.screened())
+        files = export([*known.records, *known.excluded], form, page)
+        notes = sentences(known.excluded, known.unsigned)
+        console.print(f"the ranking: {', '.join(map(str, files))}", soft_wrap=True)
+    for note in notes:
+        console.print(escape(note), soft_wrap=True, highlight=False)
     return 0
 
 

@@ -54,14 +54,14 @@ def store_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--runs", default=runs_folder(), help="the results folder (default: %(default)s)")
 
 
-SUFFIXES = {"latex": "tex", "markdown": "md"}
+SUFFIXES = {"latex": "tex", "markdown": "md", "pairs": "pairs.csv"}
 """Of files, where a form's name is none."""
 
 
 def board_options(sub: argparse.ArgumentParser) -> None:
     store_options(sub)
-    forms = ["html", "csv", "parquet", "latex", "markdown", "pdf", "svg"]
-    text = "html: the page; pdf, svg: the frontiers; the others: the ranking with its scores (default: html)"
+    forms = ["html", "csv", "parquet", "pairs", "latex", "markdown", "pdf", "svg"]
+    text = "html: the page; pdf, svg: the frontiers; pairs: schemes against each other; the others: the ranking (default: html)"
     sub.add_argument("--export", default="html", choices=forms, help=text)
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html, or another ending)")
 

@@ -1,8 +1,11 @@
 """The ranking for other programs and for papers.
 
 csv, parquet   every column of scores.py as numbers, one row per board and scheme: what is computed with
+pairs          every two schemes of a board on the cells they share, as csv (wins.py)
 latex          a booktabs table per board, ready to \\input; markdown: the same for a page
 pdf, svg       the frontiers (figure.py)
+
+What does not count is told in a file beside the export, FILE.note.txt; there is none where everything counts (screen.py).
 """
 
 import csv
@@ -17,10 +20,14 @@ from typing import Any
 
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
-from .ranking import BOARD, BUDGET, Record
+from .compare import pairs
+from .ranking import BOARD, BUDGET, Record, schemes
 from .scores import WIDE, scores, worst_attack
+from .screen import screened, sentences
+from .store import Excluded
+from .wins import pairs_csv
 
-FORMATS = ("csv", "parquet", "latex", "markdown", "pdf", "svg")
+FORMATS = ("csv", "parquet", "pairs", "latex", "markdown", "pdf", "svg")
 TEXT = set(BOARD) | {
     "watermark",
     "family",
@@ -37,26 +44,19 @@ TEXT = set(BOARD) | {
     "forging_deployment",
 }
 COUNTS = {
-    "survived",
-    "decided",
-    "removed",
-    "forged",
-    "undecided",
-    "too_costly",
-    "blocked",
-    "not_applicable",
-    "failed",
-    "false_claims",
-    "seeds",
-    "rank",
-    "tied_best",
-    "tied_worst",
-    "tpr_seeds",
-    "tpr_equals",
-    "forging_seeds",
-    "forging_equals",
-    "bits",
-    "size_cells",
+    *(
+        "survived",
+        "decided",
+        "removed",
+        "forged",
+        "undecided",
+        "too_costly",
+        "blocked",
+        "not_applicable",
+        "failed",
+    ),
+    *("false_claims", "seeds", "rank", "tied_best", "tied_worst", "tpr_seeds", "tpr_equals", "forging_seeds"),
+    *("forging_equals", "bits", "size_cells"),
 }
 """Columns of words and of whole numbers; all others are numbers, and any may be missing."""
 MISSING = "–"
@@ -72,23 +72,43 @@ class Column:
     about: str = ""
 
 
-def export(records: Iterable[Record], form: str, path: Path) -> list[Path]:
-    """Write the records' ranking, or their frontiers; the files written (a figure per board)."""
+def export(found: Iterable[Record | Excluded], form: str, path: Path) -> list[Path]:
+    """Write the records' ranking, or their frontiers; the files written (a figure per board), the note last."""
     if form not in FORMATS:
         raise ConfigError(f"expected --export to be one of {', '.join(FORMATS)}, got {form!r}")
-    records = list(records)
+    known = screened(found)
+    notes = sentences(known.excluded, known.unsigned, shown=len(known.excluded))
     if form in ("pdf", "svg"):
         from .figure import save  # matplotlib takes a second to import
 
         if path.suffix.lower() != f".{form}":
             raise ConfigError(f"expected the file of --export {form} to end in .{form}, got {path}")
-        return save(records, path)
+        return [*save(known.records, path), *_noted(path, notes)]
+    content = {"pairs": _pairs}.get(form, _rows)(known.records, form)
+    if content is None:
+        none = "expected records of a scheme to export, found none; run `assay suite quick` first"
+        raise ConfigError("\n".join([none, *notes[:10]]))
+    write_atomically(path, content)
+    return [path, *_noted(path, notes)]
+
+
+def _rows(records: list[Record], form: str) -> bytes | None:
     rows = scores(records)
-    if not rows:
-        raise ConfigError("expected records of a scheme to export, found none; run `assay suite quick` first")
     writers = {"csv": as_csv, "parquet": as_parquet, "latex": as_latex, "markdown": as_markdown}
-    write_atomically(path, writers[form](rows))
-    return [path]
+    return writers[form](rows) if rows else None
+
+
+def _pairs(records: list[Record], form: str) -> bytes | None:
+    return pairs_csv(pairs(records)) if schemes(records) else None
+
+
+def _noted(path: Path, notes: list[str]) -> list[Path]:
+    place = path.with_name(f"{path.name}.note.txt")
+    if not notes:
+        place.unlink(missing_ok=True)  # of an earlier export
+        return []
+    write_atomically(place, ("\n".join(notes) + "\n").encode())
+    return [place]
 
 
 def as_csv(rows: Sequence[Record]) -> bytes:

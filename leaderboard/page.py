@@ -16,18 +16,21 @@ from typing import Any
 
 from ..core.atomic import write_atomically
 from .ranking import Record
+from .screen import sentences
+from .store import Excluded
 from .view import view
 
 HERE = Path(__file__).resolve().parent
 INCLUDE = re.compile(r"<!-- (policy|style|script|library|records)(?: (\S+))? -->")
 
 
-def write_board(records: Iterable[Record], path: Path) -> int:
-    """Write the page at `path`, whole or not at all; how many records it holds. They are read one by one: pass a Store, not a list,
-    where there are thousands."""
-    data = view(records)
+def write_board(found: Iterable[Record | Excluded], path: Path) -> tuple[int, list[str]]:
+    """Write the page at `path`, whole or not at all; how many trials it holds, and sentences about what does not count. Records
+    are read one by one: pass Store.screened(), not a list, where there are thousands."""
+    data = view(found)
     write_atomically(path, page(data).encode())
-    return len(data["trials"].get("id", ()))
+    excluded = [Excluded(file, kind, because) for kind, file, because in data["excluded"]]
+    return len(data["trials"].get("id", ())), sentences(excluded, data["unsigned"])
 
 
 def page(data: Any) -> str:

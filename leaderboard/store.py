@@ -1,7 +1,13 @@
-"""The results store: one JSON record per trial, written whole. No torch: status and board read it in a moment."""
+"""The results store: one JSON record per trial, written whole. No torch: status and board read it in a moment.
 
+A record ends with its `hash`, the SHA-256 of the record without it as this file would write it: one line per field, in the order
+of the file. A record whose hash does not fit was edited. One without a hash is older than hashes, and is accepted and counted.
+"""
+
+import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +19,35 @@ SCHEMA = 1
 STATUSES = ("ok", "blocked", "not_applicable", "failed")
 FINAL = ("ok", "blocked", "not_applicable")
 """A failed trial runs again when it is asked for again."""
+ALWAYS = {"": ("id", "config"), "choices": ("task", "model", "watermark", "attack")}
+MEASURED = {
+    "owner": ("unmarked_accuracy", "embedding_seconds"),
+    "marked": ("accuracy", "statistic", "log10_p", "detected", "fpr"),
+    "controls": (),
+    "nulls": (),
+}
+"""What every record holds, and what those that are ok do."""
+OF_A_POINT = ("strength", "accuracy", "agreement", "statistic", "log10_p", "detected", "cost")
+ENDING = re.compile(r',\n "hash": "([0-9a-f]{64})"\n}\s*\Z')
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A file, or a trial, that counts nowhere. kind: another version, unreadable, incomplete, edited, renamed, superseded."""
+
+    file: str
+    kind: str
+    because: str
+
+
+class Unfit(ConfigError):
+    """A file that is no record of this version, or not the one that was written."""
+
+    def __init__(self, path: Path, kind: str, because: str) -> None:
+        super().__init__(f"{path} {because}; move it away")
+        self.excluded = Excluded(path.name, kind, because)
 
 
 @dataclass(frozen=True)
@@ -28,30 +61,108 @@ class Store:
     def write(self, record: Record) -> Path:
         if record["status"] not in STATUSES:
             raise ValueError(f"status must be one of {STATUSES}, got {record['status']!r}")
-        text = json.dumps({"schema": SCHEMA, **record}, indent=1, allow_nan=False, ensure_ascii=False)
         path = self.path(record["id"])
-        write_atomically(path, (text + "\n").encode())
+        write_atomically(path, signed({"schema": SCHEMA, **record}).encode())
         return path
 
     def read(self, trial_id: str) -> Record | None:
         path = self.path(trial_id)
-        return _load(path) if path.is_file() else None
+        return _unsigned(_load(path)) if path.is_file() else None
 
     def finished(self, trial_id: str) -> bool:
         record = self.read(trial_id)
         return record is not None and record["status"] in FINAL
 
     def __iter__(self) -> Iterator[Record]:
-        for path in sorted(self.folder.glob("*.json")):
-            yield _load(path)
+        """Unfit at the first file that is no record."""
+        return (_unsigned(_load(path)) for path in self._paths())
+
+    def screened(self) -> Iterator[Record | Excluded]:
+        """Every record with its `hash`, None where it has none; in the place of a file that is no record why it is not."""
+        for path in self._paths():
+            try:
+                yield {"hash": None, **_load(path)}
+            except Unfit as unfit:
+                yield unfit.excluded
+
+    def _paths(self) -> Iterator[Path]:
+        return iter(sorted(self.folder.glob("*.json")))
+
+
+def signed(record: Record) -> str:
+    """The text of its file, with the hash of what it says."""
+    plain = _unsigned(record)
+    return _text({**plain, "hash": _hash(_text(plain))})
+
+
+def _unsigned(record: Record) -> Record:
+    return {name: value for name, value in record.items() if name != "hash"}
+
+
+def _text(record: Record) -> str:
+    return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _unedited(text: str, record: Record) -> bool:
+    """Whether the hash fits. A file as it was written need not be formatted again; one with other spaces says the same."""
+    if "hash" not in record:
+        return True
+    ending = ENDING.search(text)
+    if ending and ending[1] == _hash(text[: ending.start()] + "\n}\n"):
+        return True
+    return bool(record["hash"] == _hash(_text(_unsigned(record))))
 
 
 def _load(path: Path) -> Record:
     try:
-        record: Record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["schema"] == SCHEMA and record["status"] in STATUSES
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a record of a trial ({error}); move it away") from None
-    if not known:
-        raise ConfigError(f"{path} has schema {record['schema']}, this version reads {SCHEMA}")
+        text = path.read_text(encoding="utf-8")
+        record: Any = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        why = "is empty" if not path.stat().st_size else f"is no JSON, or half of it ({error})"
+        raise Unfit(path, "unreadable", why) from None
+    if not isinstance(record, dict) or "schema" not in record:
+        raise Unfit(path, "unreadable", "is not a record of a trial: it has no `schema`")
+    if record["schema"] != SCHEMA:
+        raise Unfit(path, "another version", f"has schema {record['schema']}, this version reads {SCHEMA}")
+    if not _unedited(text, record):
+        raise Unfit(path, "edited", "was edited: its `hash` is of other content")
+    if missing := next(_missing(record), None):
+        raise Unfit(path, "incomplete", f"is incomplete: {missing}")
+    if record["id"] != path.stem:
+        raise Unfit(path, "renamed", f"is a copy: it holds the trial {record['id']}")
     return record
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _missing(record: Record) -> Iterator[str]:
+    """What the board would look for and not find."""
+    if record.get("status") not in STATUSES:
+        yield f"expected `status` to be one of {', '.join(STATUSES)}, got {record.get('status')!r}"
+    if isinstance(record.get("seed"), bool) or not isinstance(record.get("seed"), int):
+        yield f"expected `seed` to be a whole number, got {record.get('seed')!r}"
+    yield from _absent(record, ALWAYS)
+    if record.get("status") == "ok":
+        yield from _absent(record, MEASURED)
+        if not isinstance(record.get("curve"), list):
+            yield "it has no `curve`"
+            return
+        for i, point in enumerate(record["curve"]):
+            yield from _absent({f"curve.{i}": point}, {f"curve.{i}": OF_A_POINT})
+
+
+def _absent(found: Record, wanted: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    for group, names in wanted.items():
+        inside = found.get(group) if group else found
+        if not isinstance(inside, dict):
+            yield f"it has no `{group}`"
+            continue
+        yield from (
+            f"it has no `{f'{group}.' if group else ''}{name}`" for name in names if name not in inside
+        )

@@ -6,22 +6,28 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from .columns import QUANTILES, Pool, lean, rounded, trials
+from .columns import QUANTILES, Pool, digits, lean, rounded, trials
+from .compare import Pair, pairs
 from .frontier import Frontier, frontier, thefts
 from .ranking import BOARD, BUDGET, CONTROL, OUTCOMES, Record, board_of, labelled, ranking, schemes
 from .scores import WIDE, scores
+from .screen import screened
+from .store import Excluded
 
 Board = tuple[str, ...]
 
 
-def view(records: Iterable[Record]) -> Record:
-    """The page's data. boards: one per class of trials, with the scores over all seeds and a ranking for each."""
+def view(found: Iterable[Record | Excluded]) -> Record:
+    """The page's data. boards: one per class of trials, with the scores over all seeds and a ranking for each; excluded: what
+    does not count, and why (screen.py)."""
     memory, pool = Pool(), Pool()
-    records = sorted((lean(labelled(record), memory) for record in records), key=_order)
+    known = screened(item if isinstance(item, Excluded) else lean(labelled(item), memory) for item in found)
+    records = sorted(known.records, key=_order)
     boards = sorted({board_of(record) for record in records})
     place = {names: i for i, names in enumerate(boards)}
     scored = {names: list(rows) for names, rows in groupby(scores(records), key=_names)}
     frontiers = _frontiers(records)
+    wins = {names: list(rows) for names, rows in groupby(pairs(records), key=lambda pair: pair.board)}
     return {
         "budget_pp": 100 * BUDGET,
         "wide_pp": 100 * WIDE,
@@ -30,9 +36,11 @@ def view(records: Iterable[Record]) -> Record:
         "outcomes": OUTCOMES,
         "boards": [
             _board(names, [r for r in records if board_of(r) == names], scored.get(names, []))
-            | {"frontiers": frontiers.get(names, {})}
+            | {"frontiers": frontiers.get(names, {}), "wins": _wins(wins.get(names, []))}
             for names in boards
         ],
+        "excluded": [[one.kind, one.file, one.because] for one in known.excluded],
+        "unsigned": known.unsigned,
         "trials": trials(records, [place[board_of(record)] for record in records], pool),
         "pool": pool.values,
     }
@@ -52,6 +60,18 @@ def _board(names: Board, records: list[Record], scored: list[Record]) -> Record:
     seeds = sorted({record["seed"] for record in records})
     by_seed = {str(seed): ranking(r for r in records if r["seed"] == seed) for seed in seeds}
     return {"names": names, "seeds": seeds, "rows": rounded({"all": scored, **by_seed})}
+
+
+def _wins(found: list[Pair]) -> Record:
+    """The paired comparisons of a board (compare.py) as columns; first and second are places in names."""
+    names = list(dict.fromkeys(name for pair in found for name in (pair.first, pair.second)))
+    counts = ("wins", "losses", "equal", "ahead", "behind")
+    return {
+        "names": names,
+        **{end: [names.index(getattr(pair, end)) for pair in found] for end in ("first", "second")},
+        **{name: [getattr(pair, name) for pair in found] for name in counts},
+        **{p: [digits(getattr(pair, p), 4) for pair in found] for p in ("log10_p", "holm_log10_p")},
+    }
 
 
 def _frontiers(records: list[Record]) -> dict[Board, dict[str, Record]]:

@@ -227,7 +227,7 @@ def test_frontiers_are_steps_in_percentage_points() -> None:
 def test_records_are_read_one_by_one_and_left_as_they_were(tmp_path: Path) -> None:
     record = trial()
     before = json.dumps(record)
-    assert write_board(iter([record, trial(seed=1)]), tmp_path / "board.html") == 2
+    assert write_board(iter([record, trial(seed=1)]), tmp_path / "board.html") == (2, [])
     assert json.dumps(record) == before
 
 

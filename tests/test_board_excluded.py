@@ -1,0 +1,170 @@
+"""Nothing is dropped unseen: what does not count is named with its reason, by the store, the command line, the page and exports."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import quick
+
+from assay.core.errors import ConfigError
+from assay.experiments.cli import main
+from assay.leaderboard.export import export
+from assay.leaderboard.ranking import Record
+from assay.leaderboard.screen import one_per_cell, screened, sentences
+from assay.leaderboard.store import Excluded, Store, Unfit, signed
+from assay.leaderboard.view import view
+
+Edit = Callable[[str, Record], str]
+
+
+def stored(runs: Path, count: int = 3) -> tuple[Store, list[Path]]:
+    store = Store(runs / "records")
+    return store, [store.write(record) for record in quick()[:count]]
+
+
+def without(*path: Any) -> Edit:
+    """The record less one of its fields, signed anew: complete JSON of the right version that says too little."""
+
+    def edit(text: str, record: Record) -> str:
+        inside: Any = record
+        for name in path[:-1]:
+            inside = inside[name]
+        del inside[path[-1]]
+        return signed(record)
+
+    return edit
+
+
+DAMAGE: dict[str, tuple[Edit, str, str]] = {
+    "empty": (lambda text, record: "", "unreadable", "is empty"),
+    "half": (lambda text, record: text[: len(text) // 2], "unreadable", "half of it"),
+    "no JSON": (lambda text, record: "<html>", "unreadable", "no JSON"),
+    "NaN": (lambda text, record: text.replace('"seed": 0', '"seed": NaN'), "unreadable", "NaN"),
+    "no object": (lambda text, record: "[]", "unreadable", "no `schema`"),
+    "another version": (lambda text, record: signed({**record, "schema": 2}), "another version", "schema 2"),
+    "edited": (
+        lambda text, record: text.replace('"detected": true', '"detected": false', 1),
+        "edited",
+        "hash",
+    ),
+    "edited hash": (lambda text, record: text.replace('"hash": "', '"hash": "0', 1), "edited", "hash"),
+    "no curve": (without("curve"), "incomplete", "no `curve`"),
+    "half a point": (without("curve", 0, "detected"), "incomplete", "`curve.0.detected`"),
+    "no scheme": (without("choices", "watermark"), "incomplete", "`choices.watermark`"),
+    "no seed": (without("seed"), "incomplete", "`seed` to be a whole number, got None"),
+    "status": (lambda text, record: signed({**record, "status": "fine"}), "incomplete", "got 'fine'"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_refused_and_the_others_are_read(damage: str, tmp_path: Path) -> None:
+    edit, kind, words = DAMAGE[damage]
+    store, paths = stored(tmp_path)
+    text = paths[1].read_text(encoding="utf-8")
+    paths[1].write_text(edit(text, json.loads(text)), encoding="utf-8")
+    with pytest.raises(Unfit) as caught:
+        store.read(paths[1].stem)
+    assert words in str(caught.value)
+    assert str(paths[1]) in str(caught.value)
+    found = screened(store.screened())
+    assert len(found.records) == 2
+    assert [(e.file, e.kind) for e in found.excluded] == [(paths[1].name, kind)]
+
+
+def test_a_hash_is_of_what_is_said_not_of_how_it_is_spaced(tmp_path: Path) -> None:
+    store, (path, *_) = stored(tmp_path, 1)
+    before = store.read(path.stem)
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    assert store.read(path.stem) == before == quick()[0]
+    assert screened(store.screened()).unsigned == 0
+
+
+def test_records_older_than_hashes_count_and_are_counted(tmp_path: Path) -> None:
+    store, (path, *_) = stored(tmp_path, 2)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["hash"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    found = screened(store.screened())
+    assert (len(found.records), found.excluded, found.unsigned) == (2, [], 1)
+    assert sentences(found.excluded, found.unsigned)[0].startswith("1 records have no hash")
+
+
+def test_a_copy_under_another_name_counts_once(tmp_path: Path) -> None:
+    store, (path, *_) = stored(tmp_path, 1)
+    path.with_name("copy.json").write_bytes(path.read_bytes())
+    (excluded,) = screened(store.screened()).excluded
+    assert (excluded.file, excluded.kind) == ("copy.json", "renamed")
+
+
+def older(record: Record, bits: int) -> Record:
+    config = {**record["config"], "watermark": {**record["config"]["watermark"], "bits": bits}}
+    return {**record, "id": f"older-{bits}", "finished": f"2020-01-01T00:00:{bits:02}", "config": config}
+
+
+def test_of_one_cell_the_last_counts_and_the_difference_is_told() -> None:
+    record, other = quick()[:2]
+    first, second = older(record, 8), older(record, 16)
+    kept, excluded = one_per_cell([first, record, second, other])
+    assert kept == [record, other]
+    assert [e.file for e in excluded] == ["older-8.json", "older-16.json"]
+    assert all(record["id"] in e.because and "watermark.bits" in e.because for e in excluded)
+
+
+def test_other_seeds_settings_and_trainers_are_cells_of_their_own() -> None:
+    record = quick()[0]
+    others = [
+        {**record, "seed": 1},
+        {**record, "overrides": ["watermark.bits=64"]},
+        {**record, "choices": {**record["choices"], "trainer": "gpu"}},
+    ]
+    assert one_per_cell([record, *others]) == ([record, *others], [])
+
+
+def test_the_page_is_told_what_does_not_count() -> None:
+    data = view([*quick(), older(quick()[0], 8), Excluded("x.json", "edited", "was edited")])
+    assert [(kind, file) for kind, file, _ in data["excluded"]] == [
+        ("edited", "x.json"),
+        ("superseded", "older-8.json"),
+    ]
+    assert len(data["trials"]["id"]) == len(quick())
+
+
+def test_the_command_line_and_exports_say_what_they_leave_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, paths = stored(tmp_path, 24)
+    paths[1].write_text("{", encoding="utf-8")
+    runs = ["--runs", str(tmp_path)]
+    assert main(["board", *runs]) == 0
+    assert main(["board", *runs, "--export", "csv"]) == 0
+    assert main(["status", *runs]) == 0
+    out = capsys.readouterr().out
+    assert out.count("1 excluded, because 1 unreadable:") == 3
+    assert out.count(paths[1].name) == 3
+    note = tmp_path / "board.csv.note.txt"
+    assert paths[1].name in note.read_text(encoding="utf-8")
+    paths[1].unlink()
+    assert main(["board", *runs, "--export", "csv"]) == 0
+    assert not note.exists()
+
+
+def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+    store, (path, *_) = stored(tmp_path, 1)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="found none") as caught:
+        export(store.screened(), "csv", tmp_path / "board.csv")
+    assert path.name in str(caught.value)
+
+
+def test_pairs_are_exported(tmp_path: Path) -> None:
+    export(quick(), "pairs", tmp_path / "pairs.csv")
+    rows = list(csv.DictReader((tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()))
+    assert {(row["first"], row["second"]) for row in rows} == {
+        ("adi_derived", "akh"),
+        ("adi_derived", "uchida"),
+        ("akh", "uchida"),
+    }
+    assert all(float(row["first_alone"]) + float(row["second_alone"]) <= 1 for row in rows)
