@@ -12,7 +12,7 @@ from kernels import Case, Way
 
 GPU = torch.cuda.is_available()
 PAIRS = 2000  # that the loop does
-ROOM = 2**27 if GPU else 2**22  # comparisons at a time
+ROOM = 2**31 if GPU else 2**22  # comparisons at a time
 
 
 def compared(left_MN: Tensor, right_RN: Tensor) -> Tensor:

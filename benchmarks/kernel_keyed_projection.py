@@ -49,7 +49,7 @@ def ways(suspects: int, weights: int, keys: int, bits: int, kind: kp.Kind, devic
     weights_MJ = torch.randn(suspects, weights, device=device)
     streams = [(k, 7) for k in range(keys)]
     expected_KB = torch.randint(0, 2, (keys, bits), device=device, dtype=torch.uint8)
-    part = max(1, min(bits, 2**22 // (weights * keys)))
+    part = max(1, min(bits, 2**20 // (weights * keys)))
     first = kp.projection_matches(weights_MJ, streams[:1], expected_KB[:1, :part], kind)
     assert torch.equal(first, bit_by_bit(weights_MJ, streams[:1], expected_KB[:1], kind, part))
     loop = partial(bit_by_bit, weights_MJ, streams, expected_KB, kind, part)

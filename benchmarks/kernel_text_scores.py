@@ -108,7 +108,7 @@ MANY = 100 if GPU else 1
 CASES = [
     case(16, 256, 1),
     case(256 * MANY, 512, 1),
-    case(1000 * MANY, 1000, 4 if not GPU else 64),
+    case(1000 * MANY, 1000, 8 if GPU else 4),
     case(256 * MANY, 512, 1, "gumbel"),
     case(256 * MANY, 512, 1, "layers"),
     case(256 * MANY, 512, 1, "green", "philox"),

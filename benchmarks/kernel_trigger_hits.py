@@ -93,7 +93,7 @@ def mean_margins(answers: Tensor, targets_KT: Tensor, index_KT: Tensor | None) -
 
 
 def vocabulary(device: str) -> Mapping[str, Way]:
-    logits_MUC = torch.randn(4, 100, 128_256, device=device)
+    logits_MUC = torch.randn(4, TOKENS // 4, 128_256, device=device)
     compiled = torch.compile(lambda: logits_MUC.argmax(-1))
     for labels_MU in (logits_MUC.argmax(-1), compiled()):
         assert torch.equal(row_labels(logits_MUC), labels_MU)
@@ -116,6 +116,7 @@ def case(
 
 
 MANY = 1000 if GPU else 300
+TOKENS = 4000 if GPU else 400
 CASES = [
     case("trigger_hits", trigger_hits, hits_shared, 10, 100),
     case("trigger_hits", trigger_hits, hits_shared, 300, 100),
@@ -127,5 +128,5 @@ CASES = [
     case("10 lengths", lengths, hits_at_lengths, 300, 100, own=True),
     case("top 5", best, hits_among_top, 300, 100),
     case("margins", mean_margins, margins, 300, 100),
-    Case("row_labels", "400 rows of 128,256", vocabulary, 400 * 128_256 * 4 + 400 * 8),
+    Case("row_labels", f"{TOKENS:,} rows of 128,256", vocabulary, TOKENS * (128_256 * 4 + 8)),
 ]

@@ -52,7 +52,7 @@ def check(way: Callable[[Tensor], tuple[Tensor, ...]], tensors: Sequence[Tensor]
     assert ours.histogram_NW is not None
     for n, tensor in enumerate(tensors):
         *found, counts_H = (value.double().cpu() for value in way(tensor))
-        rounding = 10 / max(tensor.numel(), 2) + 1e-4  # divisors n and n - 1; float32
+        rounding = 10 / max(tensor.numel(), 2) + 1e-3  # divisors n and n - 1; means of 268 M in float32
         for value, column in zip(found, columns, strict=True):
             assert abs(value - column[n]) <= rounding * (1 + abs(value)), (n, value, column[n])
         apart = (counts_H - ours.histogram_NW[n, 1:-1]).abs().sum()
@@ -82,9 +82,10 @@ def case(name: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype = torc
 
 DIGITS = [(16, 1, 3, 3), (16,), (32, 16, 3, 3), (32,), (64, 512), (64,), (10, 64), (10,)]
 BLOCK = [(512, 512), (512,), (2048, 512), (2048,), (512, 2048), (512,)]
+WIDE = 16_384 if torch.cuda.is_available() else 4096
 CASES = [
     case("100 small networks", 100 * DIGITS),
     case("a transformer", 4 * BLOCK + [(8192, 512)]),
-    case("one layer", [(4096, 4096)]),
-    case("one layer", [(4096, 4096)], torch.bfloat16),
+    case("one layer", [(WIDE, WIDE)]),
+    case("one layer", [(WIDE, WIDE)], torch.bfloat16),
 ]

@@ -9,7 +9,9 @@ A file benchmarks/kernel_<file>.py gives the cases; this one measures, writes da
 import argparse
 import json
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -48,8 +50,8 @@ class Case:
     flops: int = 0
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
-    """Device seconds on a GPU, CPU seconds elsewhere."""
+def seconds(call: Callable[[], object], device: str, calls: int = 1) -> float:
+    """CPU seconds of one call; on a GPU the device's, of several in a row, so that launches overlap with what runs."""
     if device == "cpu":
         start = time.process_time()
         call()
@@ -57,23 +59,28 @@ def seconds(call: Callable[[], object], device: str) -> float:
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     first.record()
-    call()
+    for _ in range(calls):
+        call()
     last.record()
     torch.cuda.synchronize()
-    return float(first.elapsed_time(last)) / 1000
+    return float(first.elapsed_time(last)) / 1000 / calls
 
 
 def measured(case: Case, device: str, rounds: int, floor: Mapping[str, float]) -> dict[str, Any]:
-    """Medians of every way; the order alternates, so that a slow minute hits all alike."""
+    """Medians of every way; the order alternates, so that a slow minute hits all alike. What is run in part is run once."""
     ways = case.ways(device)
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
+    whole = {name: way for name, way in ways.items() if way.share == 1}
+    for way in whole.values():
         way.call()  # compiles, allocates
+    calls = {name: repeats(way, device) for name, way in whole.items()}
     for i in range(rounds):
-        for name in list(ways)[:: 1 if i % 2 == 0 else -1]:
-            times[name].append(seconds(ways[name].call, device) / ways[name].share)
+        for name in list(whole)[:: 1 if i % 2 == 0 else -1]:
+            times[name].append(seconds(whole[name].call, device, calls[name]))
+    for name in ways.keys() - whole.keys():
+        times[name].append(seconds(ways[name].call, device) / ways[name].share)
     ratios = {
-        name: round(statistics.median(a / b for a, b in zip(times[name], times[OURS], strict=True)), 2)
+        name: round(statistics.median(a / b for a, b in zip(times[name], times[OURS], strict=False)), 2)
         for name in ways
         if name != OURS
     }
@@ -87,6 +94,13 @@ def measured(case: Case, device: str, rounds: int, floor: Mapping[str, float]) -
         "ours_faster": ratios,
         "percent_of_floor": round(100 * least / mine, 1),
     }
+
+
+def repeats(way: Way, device: str) -> int:
+    """Calls in a row that fill about 10 ms of a GPU."""
+    if device == "cpu":
+        return 1
+    return max(1, min(100, round(0.01 / seconds(way.call, device))))
 
 
 def floors(device: str) -> dict[str, float]:
@@ -113,8 +127,28 @@ def environment(device: str) -> dict[str, Any]:
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
         }
-    driver = getattr(torch.cuda, "driver_version", lambda: None)()
-    return {**versions, "device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": driver}
+    return {
+        **versions,
+        "device": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "driver": driver(),
+    }
+
+
+def driver() -> str | None:
+    """Of NVIDIA's cards, where nvidia-smi stands."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def short(device: str) -> str:
+    """ "cpu", or of "NVIDIA H200" or "NVIDIA H100 80GB HBM3" the model: "h200", "h100"."""
+    return (
+        "cpu" if device == "cpu" else torch.cuda.get_device_name().removeprefix("NVIDIA ").split()[0].lower()
+    )
 
 
 def processor() -> str:
@@ -138,6 +172,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="*", help="which files of kernels/ (default: all that have cases)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=HERE / "data", help="the folder of the data file")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -147,11 +182,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no cases for {', '.join(unknown)}; there are {', '.join(known)}")
     floor = floors(device)
-    path = (
-        HERE
-        / "data"
-        / f"kernels_{'cpu' if device == 'cpu' else torch.cuda.get_device_name().split()[-1].lower()}.json"
-    )
+    arguments.data.mkdir(parents=True, exist_ok=True)
+    path = arguments.data / f"kernels_{short(device)}.json"
     content = json.loads(path.read_text()) if path.exists() else {"rows": {}}
     print(f"{'operation':<25}{'size':<48}{'ours':>10}{'of floor':>9}   ours is faster by")
     for name in arguments.files or known:

@@ -86,6 +86,7 @@ def resources(names: list[str]) -> Iterator[dict[str, Any]]:
                     **used,
                     "shared": binary.metadata.shared,
                     "budget": build.registers,
+                    "stack_budget": build.stack,
                 }
 
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.kernels import agreement as file
-from assay.kernels.agreement import agreement, agreement_reference, hamming, hamming_reference, pack_bits
+from assay.kernels import bit_planes
+from assay.kernels.agreement import agreement, agreement_reference, hamming, hamming_reference
+from assay.kernels.bit_planes import pack_bits
 
 ROOT = Path(__file__).resolve().parent.parent
 # suspects, references, inputs
@@ -202,9 +204,9 @@ def test_the_chunk_changes_nothing(cells: int, references: int, codes: int) -> N
     bits = torch.rand(9, 200) < 0.5
     expected, packed = agreement_reference(labels_MN, labels_RN), pack_bits(bits)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "CELLS", cells)
-        patch.setattr(file, "REFERENCES", references)
-        patch.setattr(file, "CODES", codes)
+        patch.setattr(bit_planes, "CELLS", cells)
+        patch.setattr(bit_planes, "REFERENCES", references)
+        patch.setattr(bit_planes, "CODES", codes)
         assert torch.equal(agreement(labels_MN, labels_RN), expected)
         assert torch.equal(hamming(packed, packed), (bits[:, None] != bits).sum(-1))
         assert torch.equal(pack_bits(bits), packed)

@@ -23,7 +23,8 @@ def test_a_kernel_compiles_for_every_target_within_its_budget(name: str) -> None
     found = json.loads(done.stdout)
     assert {used["target"] for used in found} == TARGETS
     for used in found:
-        assert used["spills"] == used["stack"] == 0, used
+        assert used["spills"] == 0, used
+        assert used["stack"] <= used["stack_budget"], used
         if used["target"] != "gfx942":
             assert used["registers"] <= used["budget"], used
         assert used["shared"] <= 160 * 1024, used  # what a block may take on sm_80

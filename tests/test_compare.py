@@ -122,7 +122,11 @@ def trial(scheme: str, attack: str, seed: int, survived: bool | None) -> Record:
     choices = {"task": "digits", "watermark": scheme, "deployment": "open", "attack": attack}
     point = {"accuracy": 0.95, "detected": survived, "log10_p": -3.0, "statistic": 1.0}
     head = {"id": f"{scheme}-{attack}-{seed}", "seed": seed, "choices": choices, "status": "ok"}
-    rest: dict[str, Any] = {"owner": {"unmarked_accuracy": 0.95, "embedding_seconds": 1.0}, "size": None, "nulls": {}}
+    rest: dict[str, Any] = {
+        "owner": {"unmarked_accuracy": 0.95, "embedding_seconds": 1.0},
+        "size": None,
+        "nulls": {},
+    }
     return {**head, **rest, "marked": {"accuracy": 0.95, "fpr": 0.01}, "curve": [point], "controls": {}}
 
 

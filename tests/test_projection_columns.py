@@ -64,13 +64,13 @@ def test_what_float32_loses_is_summed_again(suspects: int, monkeypatch: pytest.M
     """70 suspects with few unsure sums are summed by pairs, fewer in a product; float32 alone is wrong about some."""
     weights_MJ, ways = lost(suspects, 400, 96), set()
     for name in ("sums", "sums_of_pairs"):
-        plain = getattr(kp._Columns, name)
+        plain = getattr(file.Columns, name)
 
         def counted(*args: Any, plain: Any = plain, name: str = name) -> Any:
             ways.add((name, *(a for a in args if isinstance(a, torch.dtype))))
             return plain(*args)
 
-        monkeypatch.setattr(kp._Columns, name, counted)
+        monkeypatch.setattr(file.Columns, name, counted)
     equal(weights_MJ.float(), 1, 96)
     equal(weights_MJ, 2, 96)
     assert ("sums_of_pairs",) in ways if suspects == 70 else ("sums", torch.float64) in ways
@@ -107,7 +107,7 @@ def test_layers_of_zeros_are_no_bits_and_cost_no_second_sum(monkeypatch: pytest.
     weights_MJ = torch.zeros(3, 200)
     weights_MJ[1] = torch.randn(200, generator=generator(0)).abs() + 1
     equal(weights_MJ, 2, 65)
-    monkeypatch.setattr(kp._Columns, "sums_of_pairs", None)
+    monkeypatch.setattr(file.Columns, "sums_of_pairs", None)
     expected_KB = torch.zeros(1, 5)
     assert kp.projection_matches(torch.zeros(50, 9), STREAMS[:1], expected_KB, "sign").tolist() == [[5]] * 50
 

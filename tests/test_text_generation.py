@@ -49,7 +49,7 @@ def draw_by_kernel(
     mark: TextMark,
     temperature: float = 1.0,
     payload_B: Tensor | None = None,
-    device: str = "cpu",
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> Tensor:
     rows = checked_rows(windows_BH, keys_B, mark, payload_B)
     windows_BH, keys_B, payload_B = (part.to(device) for part in rows)
