@@ -160,6 +160,13 @@ def verify(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     return 0
 
 
+def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """A paper's preset: published numbers against measured ones."""
+    from .paper import paper
+
+    return paper(arguments, rest, console)
+
+
 def weightstats(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from .weightplot import checked, save
     from .weightshow import show
@@ -245,6 +252,8 @@ def parser() -> argparse.ArgumentParser:
     options.detect_options(command("detect", detect, text))
     text = "is a scheme's p-value what it says? both nulls, observed rates, a picture: assay calibrate watermark=uchida"
     options.calibrate_options(command("calibrate", calibrate, text))
+    text = "a paper's numbers against ours: assay paper uchida17 scale=laptop; alone, the list of papers"
+    options.paper_options(command("paper", paper, text))
     options.wandb_options(command("wandb", wandb, "replay the store into W&B"))
     return top
 

@@ -66,6 +66,15 @@ def board_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html, or another ending)")
 
 
+def paper_options(sub: argparse.ArgumentParser) -> None:
+    text = "a preset of conf/paper; without it, all presets and what each needs"
+    sub.add_argument("name", nargs="?", help=text)
+    jobs = os.cpu_count() or 1
+    sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
+    sub.add_argument("--output", help="the folder of the report (default: papers under the results folder)")
+    own_options(sub)
+
+
 def calibrate_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true")
     own_options(sub)

@@ -1,0 +1,185 @@
+"""`assay paper NAME`: a preset's trials, run as `assay suite` runs its own, and published against measured."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..core.atomic import write_atomically
+from ..core.errors import ConfigError
+from ..leaderboard.store import Record, Store
+from . import papershow
+from .catalogue import CONF
+from .config import Spec, composer, options
+from .paperjudge import JudgedNumber, Records, judge_claim, judge_number
+from .paperpreset import SCALES, Measure, Number, Preset, Scale, claims, load, measures, numbers
+from .papershow import Report
+
+Trials = dict[tuple[str, str], dict[int, Spec]]
+FAILED = 1
+
+
+def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """1 when a trial failed; what the verdicts are changes nothing."""
+    folders = [*([Path(arguments.config_dir)] if arguments.config_dir else []), CONF]
+    if arguments.name is None:
+        if rest:
+            raise ConfigError(f"expected the name of a paper before {rest[0]!r}")
+        names = sorted(options("paper", folders[:-1]))
+        papershow.catalogue({name: load(name, folders) for name in dict.fromkeys(names)}, console)
+        return 0
+    if arguments.jobs < 1:
+        raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
+    citation, preset = load(arguments.name, folders)
+    scale, seeds, settings = asked(rest, preset)
+    trials = composed(preset, scale, seeds, settings, arguments.config_dir)
+    records = ran(trials, arguments.jobs, arguments.name, scale, console)
+    report = reported(arguments.name, citation, preset, scale, settings, records)
+    papershow.tell(report, console)
+    runs = Path(next(iter(next(iter(trials.values())).values())).config["paths"]["runs"])
+    place = Path(arguments.output or runs / "papers") / f"{arguments.name}-{scale}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(place.with_suffix(".md"), papershow.markdown(report, runs, place.parent).encode())
+    write_atomically(place.with_suffix(".html"), papershow.page(report).encode())
+    console.print(f"the report: {place}.md, {place}.html", soft_wrap=True)
+    failed = [r for r in report.trials if r["status"] == "failed"]
+    for record in failed:
+        console.print(f"[red]failed[/] {record['id']}: {escape(record['reason'])}", soft_wrap=True)
+    return FAILED if failed else 0
+
+
+def asked(rest: Sequence[str], preset: Preset) -> tuple[Scale, list[int], list[str]]:
+    """scale=, seeds= and the overrides of every trial among the words after the name."""
+    scale: Scale = "full"
+    seeds, settings = preset.seeds, []
+    for word in rest:
+        name, found, value = word.partition("=")
+        if not found:
+            raise ConfigError(f"expected overrides such as scale=laptop, got {word!r}")
+        if name == "scale":
+            match = next((s for s in SCALES if s == value), None)
+            if match is None:
+                raise ConfigError(f"scale: expected {' or '.join(SCALES)}, got {value!r}; set scale=laptop")
+            scale = match
+        elif name in ("seed", "seeds"):
+            seeds = [int(s) for s in value.split(",") if s.isdecimal()]
+            if len(set(seeds)) != len(value.split(",")):
+                raise ConfigError(
+                    f"{name}: expected different whole numbers, got {value!r}; set {name}=0,1,2"
+                )
+        else:
+            settings.append(word)
+    return scale, seeds, settings
+
+
+def composed(
+    preset: Preset, scale: Scale, seeds: Sequence[int], settings: Sequence[str], config_dir: str | None
+) -> Trials:
+    """Every trial that the scale reads, per seed. No option refers to the seed, so Hydra composes each trial once."""
+    wanted = dict.fromkeys((m.row, m.theft) for m in measures(preset, scale))
+    trials: Trials = {}
+    with composer(config_dir) as compose:
+        for row, theft in wanted:
+            words = [*preset.settings(scale, row, theft), "trainer.progress=false", *settings]
+            spec = compose(words)
+            trials[row, theft] = {
+                seed: Spec(spec.choices, {**spec.config, "seed": seed}, spec.overrides) for seed in seeds
+            }
+    return trials
+
+
+def ran(trials: Trials, jobs: int, name: str, scale: Scale, console: Console) -> Records:
+    """The records, after what is missing has run. Trials whose data is not there say so; ConfigError when nothing else is left."""
+    specs = list({spec.id: spec for by_seed in trials.values() for spec in by_seed.values()}.values())
+    missing = without_data(specs)
+    if len(missing) == len(specs):
+        raise ConfigError(f"{next(iter(missing.values()))}\n{_smaller(name, scale)}")
+    for reason in dict.fromkeys(missing.values()):
+        console.print(f"[yellow]{escape(reason)}[/]", soft_wrap=True, highlight=False)
+    run_due([spec for spec in specs if spec.id not in missing and due(spec)], jobs, len(specs), console)
+
+    def outcome(spec: Spec) -> Record | str:
+        lacking = f"needs the data of {spec.choices['task']}"
+        return Store(spec.records).read(spec.id) or lacking
+
+    return {key: {seed: outcome(s) for seed, s in by_seed.items()} for key, by_seed in trials.items()}
+
+
+def due(spec: Spec) -> bool:
+    return bool(spec.config["force"]) or not Store(spec.records).finished(spec.id)
+
+
+def run_due(specs: Sequence[Spec], jobs: int, all_: int, console: Console) -> None:
+    """With a progress bar; finished ones are kept, so the same command resumes."""
+    from .isolate import isolated
+
+    if len(specs) < all_:
+        console.print(f"{all_ - len(specs)} of {all_} trials are done already (force=true runs them again)")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not specs) as progress:
+        bar = progress.add_task("trials", total=len(specs))
+
+        def on_done(spec: Spec, record: Record) -> None:
+            names = f"{spec.choices['watermark']} × {spec.choices['attack']} seed {spec.config['seed']}"
+            told = f"{names}: {record['status']} {record.get('reason') or ''}"
+            progress.console.print(escape(told), style="dim", soft_wrap=True, highlight=False)
+            progress.advance(bar)
+
+        isolated(specs, jobs, on_done)
+
+
+def _smaller(name: str, scale: Scale) -> str:
+    other = f"Or check the qualitative claims on small data: assay paper {name} scale=laptop"
+    return other if scale == "full" else "Such data is needed at either scale."
+
+
+def without_data(specs: Sequence[Spec]) -> dict[str, str]:
+    """The trials that have still to run and whose data cannot be had, by id, with what to do about it."""
+    from .trial import Settings, built, validated
+
+    tried: dict[str, str | None] = {}
+    waiting = [spec for spec in specs if due(spec)]
+    for spec in waiting:
+        task = spec.choices["task"]
+        if task not in tried:
+            settings: Settings = validated(Settings, built(spec.config, ""), "")
+            try:
+                settings.task.examples(settings.seed)
+                tried[task] = None
+            except ConfigError as error:
+                tried[task] = str(error)
+    found = {spec.id: tried[spec.choices["task"]] for spec in waiting}
+    return {trial: reason for trial, reason in found.items() if reason is not None}
+
+
+def reported(
+    name: str, citation: str, preset: Preset, scale: Scale, settings: Sequence[str], records: Records
+) -> Report:
+    same = not preset.scales["full"].differs and not settings
+
+    def judged(number: Number) -> JudgedNumber:
+        if scale == "full" or number.measure is None:
+            return judge_number(number, records, same)
+        return JudgedNumber(
+            number, None, f"not measured: needs the data of {task_of(preset, number.measure)}"
+        )
+
+    return Report(
+        name=name,
+        citation=citation,
+        preset=preset,
+        scale=scale,
+        settings=list(settings),
+        numbers=[judged(number) for number in numbers(preset)],
+        claims=[judge_claim(claim, records) for claim in claims(preset, scale)],
+        records=records,
+    )
+
+
+def task_of(preset: Preset, measure: Measure) -> str:
+    """On which data the number was published."""
+    words = [w for w in preset.settings("full", measure.row, measure.theft) if w.startswith("task=")]
+    return words[-1].partition("=")[2]
