@@ -12,10 +12,11 @@ from torch import Tensor
 
 from assay.kernels import keyed_projection as kp
 from assay.kernels import philox
+from assay.kernels.projection_columns import Kind, Stream
 from kernels import Case, Way
 
 
-def drawn(weights_MJ: Tensor, expected_KB: Tensor, kind: kp.Kind, dtype: torch.dtype) -> Tensor:
+def drawn(weights_MJ: Tensor, expected_KB: Tensor, kind: Kind, dtype: torch.dtype) -> Tensor:
     """Matches with a matrix from torch.randn (or its signs) per key, which lives for its key."""
     columns = []
     for expected_B in expected_KB:
@@ -33,7 +34,7 @@ def drawn(weights_MJ: Tensor, expected_KB: Tensor, kind: kp.Kind, dtype: torch.d
 
 
 def bit_by_bit(
-    weights_MJ: Tensor, streams: list[kp.Stream], expected_KB: Tensor, kind: kp.Kind, bits: int
+    weights_MJ: Tensor, streams: list[Stream], expected_KB: Tensor, kind: Kind, bits: int
 ) -> Tensor:
     """The naive loop: a column at a time; the first `bits` of each key."""
     draw = {"sign": philox.signs, "normal": philox.normals}[kind]
@@ -45,7 +46,7 @@ def bit_by_bit(
     return out_MK
 
 
-def ways(suspects: int, weights: int, keys: int, bits: int, kind: kp.Kind, device: str) -> Mapping[str, Way]:
+def ways(suspects: int, weights: int, keys: int, bits: int, kind: Kind, device: str) -> Mapping[str, Way]:
     weights_MJ = torch.randn(suspects, weights, device=device)
     streams = [(k, 7) for k in range(keys)]
     expected_KB = torch.randint(0, 2, (keys, bits), device=device, dtype=torch.uint8)
@@ -62,7 +63,7 @@ def ways(suspects: int, weights: int, keys: int, bits: int, kind: kp.Kind, devic
     }
 
 
-def case(suspects: int, weights: int, keys: int, bits: int, kind: kp.Kind) -> Case:
+def case(suspects: int, weights: int, keys: int, bits: int, kind: Kind) -> Case:
     return Case(
         f"keyed_projection {kind}",
         f"M={suspects} J={weights:,} K={keys} B={bits}",
@@ -73,5 +74,5 @@ def case(suspects: int, weights: int, keys: int, bits: int, kind: kp.Kind) -> Ca
 
 
 SIZES = ((1, 288, 200, 256), (8, 65_536, 1, 256), (64, 16_384, 2, 256))
-CASES = [case(*size, kind) for kind in get_args(kp.Kind) for size in SIZES]
+CASES = [case(*size, kind) for kind in get_args(Kind) for size in SIZES]
 CASES.append(case(1, 2_400_000, 1, 256, "sign"))  # normals of this size take 10 s on a core

@@ -18,22 +18,15 @@ one-hot rows takes longer to build than this takes in all.
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from .bit_planes import differ_cpu, pack_cpu
 from .lang import Build, ceil_div, jit, on_gpu, tl
 
 LARGEST = 2**62  # labels below it: with the two codes for no answer they fit into 63 planes
-CELLS, REFERENCES = (
-    2**14,
-    2**12,
-)  # pairs at a time on the CPU, of so many references: 128 kB for each of two arrays
-CODES = 2**18  # labels, or bits, packed at a time on the CPU
 FEW, MANY = (1, 64), (8, 8)  # suspects / 4 and references / 8 of a program; FEW for at most 4 suspects
 ROWS = 32  # of a program that packs
-
-Planes = NDArray[np.uint64]
-"""(P, W, rows): the bits of a word side by side with the same bits of other rows."""
+PLANES = 4  # on a GPU at first: up to 14 classes
 
 
 def agreement_reference(labels_MN: Tensor, labels_RN: Tensor) -> Tensor:
@@ -50,9 +43,10 @@ def hamming_reference(words_MW: Tensor, words_RW: Tensor) -> Tensor:
 
 @jit
 def _pack_kernel(
-    labels, planes, count, rows, columns, words, stride_row, stride_column, none, ROWS: tl.constexpr
-):
-    """One word of ROWS rows, in all planes."""
+    labels, planes, largest, count, rows, columns, words, stride_row, stride_column, none, limit,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """One word of ROWS rows, in all planes. `largest` becomes the greatest label where that is over the limit."""
     program = tl.program_id(0).to(tl.int64)
     word, row = program % words, (program // words) * ROWS + tl.arange(0, ROWS)
     bit = tl.arange(0, 32)
@@ -60,6 +54,9 @@ def _pack_kernel(
     mask = (row < rows)[:, None] & (column < columns)[None, :]
     place = row[:, None] * stride_row + column[None, :] * stride_column
     label = tl.load(labels + place, mask=mask, other=-1).to(tl.int64)
+    greatest = tl.max(tl.max(label, 1), 0)
+    if greatest > limit:
+        tl.atomic_max(largest, greatest)
     code = tl.where(label < 0, none, label)
     for plane in range(count):
         packed = tl.sum((((code >> plane) & 1) << bit[None, :]).to(tl.int32), 1)
@@ -110,14 +107,15 @@ def _differ_kernel(
     tl.store(out + suspect * references + reference, total.to(tl.int64), mask=mask)
 
 
-def pack_triton(labels_XN: Tensor, none: int, planes: int) -> Tensor:
-    """Labels as planes (P, W, X) of int32 words; `none` is the code of no answer, also beyond N."""
+def pack_triton(labels_XN: Tensor, largest_1: Tensor, none: int, planes: int) -> Tensor:
+    """Labels as planes (P, W, X) of int32 words; `none` is the code of no answer, also beyond N. A label of 2^P - 2 or more does
+    not fit: largest_1 (1,) int64 becomes the greatest, if it was less."""
     (rows, columns), words = labels_XN.shape, ceil_div(labels_XN.shape[1], 32)
     planes_PWX = torch.empty(planes, words, rows, dtype=torch.int32, device=labels_XN.device)
     if planes_PWX.numel():
         grid = (ceil_div(rows, ROWS) * words,)
-        strides = labels_XN.stride()
-        _pack_kernel[grid](labels_XN, planes_PWX, planes, rows, columns, words, *strides, none, ROWS=ROWS)
+        numbers = planes, rows, columns, words, *labels_XN.stride(), none, 2**planes - 3
+        _pack_kernel[grid](labels_XN, planes_PWX, largest_1, *numbers, ROWS=ROWS)
     return planes_PWX
 
 
@@ -134,14 +132,21 @@ def differ_triton(left_PWM: Tensor, right_PWR: Tensor, agree: bool) -> Tensor:
     return out_MR
 
 
-def agreement_triton(labels_MN: Tensor, labels_RN: Tensor, largest: int) -> Tensor:
-    """(M, R) int64 of labels up to `largest`."""
-    planes = (largest + 2).bit_length()
-    left_PWM, right_PWR = (
-        pack_triton(labels_MN, largest + 1, planes),
-        pack_triton(labels_RN, largest + 2, planes),
-    )
+def agreement_triton(labels_MN: Tensor, labels_RN: Tensor) -> Tensor:
+    """(M, R) int64. Labels are read once if they fit into PLANES, else again into as many as they need."""
+    left_PWM, right_PWR, largest = _packed(labels_MN, labels_RN, PLANES)
+    if largest >= LARGEST:
+        raise ValueError(f"labels_MN, labels_RN: expected labels below 2^62, got {largest}")
+    if largest:
+        left_PWM, right_PWR, _ = _packed(labels_MN, labels_RN, (largest + 2).bit_length())
     return differ_triton(left_PWM, right_PWR, agree=True)
+
+
+def _packed(labels_MN: Tensor, labels_RN: Tensor, planes: int) -> tuple[Tensor, Tensor, int]:
+    """Both in planes, and the largest label if it does not fit there, else 0."""
+    largest_1 = torch.zeros(1, dtype=torch.int64, device=labels_MN.device)
+    left_PWM = pack_triton(labels_MN, largest_1, 2**planes - 2, planes)
+    return left_PWM, pack_triton(labels_RN, largest_1, 2**planes - 1, planes), int(largest_1)
 
 
 def hamming_triton(words_MW: Tensor, words_RW: Tensor) -> Tensor:
@@ -152,8 +157,8 @@ def hamming_triton(words_MW: Tensor, words_RW: Tensor) -> Tensor:
     return differ_triton(left, right, agree=False)
 
 
-_PACK = {"labels": "*i64", "planes": "*i32"} | dict.fromkeys(("count", "words"), "i32")
-_PACK |= dict.fromkeys(("rows", "columns", "stride_row", "none"), "i64")
+_PACK = {"labels": "*i64", "planes": "*i32", "largest": "*i64"} | dict.fromkeys(("count", "words"), "i32")
+_PACK |= dict.fromkeys(("rows", "columns", "stride_row", "none", "limit"), "i64")
 _DIFFER = {"left": "*i32", "right": "*i32", "out": "*i64", "words": "i32", "planes": "i32"}
 _DIFFER |= {"suspects": "i64", "references": "i64"}
 BUILDS = (
@@ -174,16 +179,16 @@ def agreement(labels_MN: Tensor, labels_RN: Tensor) -> Tensor:
     is_gpu = on_gpu(labels_MN, labels_RN)
     if not labels_MN.numel() or not labels_RN.numel():
         return torch.zeros(len(labels_MN), len(labels_RN), dtype=torch.int64, device=labels_MN.device)
+    if is_gpu:
+        return agreement_triton(labels_MN, labels_RN)
     (low_m, high_m), (low_r, high_r) = labels_MN.aminmax(), labels_RN.aminmax()
     smallest, largest = int(torch.minimum(low_m, low_r)), max(0, int(torch.maximum(high_m, high_r)))
     if largest >= LARGEST:
         raise ValueError(f"labels_MN, labels_RN: expected labels below 2^62, got {largest}")
-    if is_gpu:
-        return agreement_triton(labels_MN, labels_RN, largest)
     planes = (largest + 2).bit_length()
-    left_PWM = _pack_cpu(labels_MN, largest + 1, planes, smallest < 0)
-    right_PWR = _pack_cpu(labels_RN, largest + 2, planes, smallest < 0)
-    return torch.from_numpy(64 * left_PWM.shape[1] - _differ_cpu(left_PWM, right_PWR))
+    left_PWM = pack_cpu(labels_MN, largest + 1, planes, smallest < 0)
+    right_PWR = pack_cpu(labels_RN, largest + 2, planes, smallest < 0)
+    return torch.from_numpy(64 * left_PWM.shape[1] - differ_cpu(left_PWM, right_PWR))
 
 
 def hamming(words_MW: Tensor, words_RW: Tensor) -> Tensor:
@@ -203,23 +208,7 @@ def hamming(words_MW: Tensor, words_RW: Tensor) -> Tensor:
         np.ascontiguousarray(_bytes(words, 8).numpy().view(np.uint64).T)[None]
         for words in (words_MW, words_RW)
     )
-    return torch.from_numpy(_differ_cpu(left, right))
-
-
-def pack_bits(bits_XN: Tensor) -> Tensor:
-    """(X, W) int64 words of rows of bits, N = 64 W or fewer: bit i is bit i % 64 of word i // 64, and those beyond N are 0. A bit
-    is one where the entry is not zero. Memory beyond the result: CODES bits in int64, or those of a row."""
-    if bits_XN.ndim != 2:
-        raise ValueError(f"bits_XN: expected a matrix, got {tuple(bits_XN.shape)}")
-    rows, bits = bits_XN.shape
-    words_XW = torch.zeros(rows, ceil_div(bits, 64), dtype=torch.int64, device=bits_XN.device)
-    place_B = torch.arange(64, device=bits_XN.device)
-    step = max(1, CODES // max(1, bits))
-    for start in range(0, rows, step):
-        part_XN = (bits_XN[start : start + step] != 0).to(torch.int64)
-        padded_XN = torch.nn.functional.pad(part_XN, (0, 64 * words_XW.shape[1] - bits))
-        words_XW[start : start + step] = (padded_XN.unflatten(1, (-1, 64)) << place_B).sum(-1)
-    return words_XW
+    return torch.from_numpy(differ_cpu(left, right))
 
 
 def _check(
@@ -245,55 +234,3 @@ def _bytes(words_XW: Tensor, multiple: int) -> Tensor:
     octets_XO = torch.zeros(rows, length, dtype=torch.uint8, device=words_XW.device)
     octets_XO.view(words_XW.dtype)[:, :words] = words_XW
     return octets_XO
-
-
-def _pack_cpu(labels_XN: Tensor, none: int, planes: int, has_none: bool) -> Planes:
-    """`pack_triton` for the CPU, in words of 64 labels. Codes are as short as they can be, and a plane of them the bytes masked by
-    one bit: a quarter of the time that shifts take."""
-    (rows, columns), words = labels_XN.shape, ceil_div(labels_XN.shape[1], 64)
-    out_PWX = np.empty((planes, words, rows), dtype=np.uint64)
-    dtype = np.min_scalar_type((1 << planes) - 1).newbyteorder("<")
-    step = max(1, CODES // (64 * words))
-    for start in range(0, rows, step):
-        label_XN = labels_XN[start : start + step].numpy()
-        code_XN = np.full((len(label_XN), 64 * words), none, dtype=dtype)
-        np.copyto(code_XN[:, :columns], label_XN, casting="unsafe")
-        if has_none:  # which takes longer than all the rest
-            code_XN[:, :columns][label_XN < 0] = none
-        octet_XNO = code_XN.view(np.uint8).reshape(*code_XN.shape, dtype.itemsize)
-        for plane in range(planes):
-            bit_XN = octet_XNO[..., plane // 8] & np.uint8(1 << plane % 8)
-            packed_XW = np.packbits(bit_XN, axis=1).view(np.uint64)
-            out_PWX[plane, :, start : start + step] = packed_XW.T
-    return out_PWX
-
-
-def _differ_cpu(left_PWM: Planes, right_PWR: Planes) -> NDArray[np.int64]:
-    """(M, R): bits that differ in some plane, tile by tile."""
-    suspects, references = left_PWM.shape[2], right_PWR.shape[2]
-    out_MR = np.empty((suspects, references), dtype=np.int64)
-    some_r = max(1, min(references, REFERENCES))
-    some_m = max(1, CELLS // some_r)
-    for m in range(0, suspects, some_m):
-        for r in range(0, references, some_r):
-            pair = left_PWM[:, :, m : m + some_m, None], right_PWR[:, :, None, r : r + some_r]
-            out_MR[m : m + some_m, r : r + some_r] = _differ_tile(*pair)
-    return out_MR
-
-
-def _differ_tile(left_PWM1: Planes, right_PW1R: Planes) -> NDArray[np.int32]:
-    """Three words of 64 bits are counted in 8 bits, which numpy adds four times faster than in 32."""
-    shape = left_PWM1.shape[2], right_PW1R.shape[3]
-    total_MR = np.zeros(shape, dtype=np.int32)
-    differ_MR, other_MR = np.empty(shape, dtype=np.uint64), np.empty(shape, dtype=np.uint64)
-    words = left_PWM1.shape[1]
-    for first in range(0, words, 3):
-        few_MR = np.zeros(shape, dtype=np.uint8)
-        for word in range(first, min(first + 3, words)):
-            np.bitwise_xor(left_PWM1[0, word], right_PW1R[0, word], out=differ_MR)
-            for left_WM1, right_W1R in zip(left_PWM1[1:], right_PW1R[1:], strict=True):
-                np.bitwise_xor(left_WM1[word], right_W1R[word], out=other_MR)
-                np.bitwise_or(differ_MR, other_MR, out=differ_MR)
-            few_MR += np.bitwise_count(differ_MR)
-        total_MR += few_MR
-    return total_MR

@@ -31,6 +31,7 @@ LARGEST = torch.finfo(torch.float32).max
 PROGRAMS = 528  # four for each of 132 multiprocessors; a constant, so that sums do not depend on the device
 FEW = 16  # positions up to which the small tile wastes no product
 CHUNK_POSITIONS, CHUNK_TOKENS = 256, 4096  # CPU: 4 MB of logits at a time
+OWN = {"cpu": 2**20, "cuda": 2**24}  # 8 and 128 MB
 CHUNK_NUMBERS = 2**22  # CPU: of the head, widened to float32, at a time: 16 MB
 
 Maybe = Tensor | None
@@ -156,10 +157,11 @@ def _split_kernel(
     tl.store(counts + size + place, above, mask=there)
 
 
-# Positions, tokens and numbers of D in a tile, warps, and the most registers a thread takes on an NVIDIA target: read from builds
-# ahead of time, without spills, not from runs. Ragged: what cannot be loaded in 16 aligned bytes is rare, and needs smaller tiles.
-HALF = {"many": (128, 128, 64, 8, 255), "few": (16, 128, 64, 4, 128), "ragged": (64, 64, 64, 8, 255)}
-FULL = {"many": (64, 64, 32, 8, 128), "few": (16, 64, 32, 4, 80), "ragged": (64, 64, 16, 8, 255)}
+# Positions, tokens and numbers of D in a tile, warps, stages, and the most registers a thread takes on an NVIDIA target. Ragged:
+# what cannot be loaded in 16 aligned bytes is rare, and needs smaller tiles. The largest tile puts part of a finished tile's logits
+# on the stack, and takes 7.2 ms on an H200 where 128 x 128, without a stack, takes 9.1 (N = 4,096, D = 4,096; docs/kernels.md).
+HALF = {"many": (128, 256, 64, 8, 3, 255), "few": (16, 128, 64, 4, 3, 128), "ragged": (64, 64, 64, 8, 3, 255)}
+FULL = {"many": (64, 64, 32, 8, 3, 128), "few": (16, 64, 32, 4, 3, 80), "ragged": (64, 64, 16, 8, 3, 255)}
 
 
 def _tile(hidden_ND: Tensor, head_VD: Tensor) -> str:
@@ -171,8 +173,9 @@ def _tile(hidden_ND: Tensor, head_VD: Tensor) -> str:
 
 
 def _own(hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, bias_V: Maybe) -> Tensor:
-    """(N,) float32 logits of the targets (of token 0 where there is none), 16 MB of float64 at a time."""
-    rows, picked_N = max(1, 2**20 // max(hidden_ND.shape[1], 1)), target_N.clamp(min=0)
+    """(N,) float32 logits of the targets (of token 0 where there is none), OWN numbers of each side in float64 at a time."""
+    rows = max(1, OWN[hidden_ND.device.type] // max(hidden_ND.shape[1], 1))
+    picked_N = target_N.clamp(min=0)
     parts = zip(hidden_ND.split(rows), picked_N.split(rows), strict=True)
     own_N = torch.cat([torch.linalg.vecdot(h_RD.double(), head_VD[t_R].double()) for h_RD, t_R in parts])
     return (own_N if bias_V is None else own_N + bias_V[picked_N]).float()
@@ -196,7 +199,7 @@ def head_argmax_triton(hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, bia
     # Offsets within a tile are 32-bit: what is farther apart is copied.
     hidden_ND, head_VD = (x if max(x.stride()) < 2**24 else x.contiguous() for x in (hidden_ND, head_VD))
     (N, D), V, device, name = hidden_ND.shape, len(head_VD), hidden_ND.device, _tile(hidden_ND, head_VD)
-    rows, tokens, depth, warps, _ = (FULL if hidden_ND.dtype == torch.float32 else HALF)[name]
+    rows, tokens, depth, warps, stages, _ = (FULL if hidden_ND.dtype == torch.float32 else HALF)[name]
     row_tiles, token_tiles = ceil_div(N, rows), ceil_div(V, tokens)
     tiles = ceil_div(token_tiles, min(token_tiles, max(1, PROGRAMS // max(row_tiles, 1))))
     grid = (row_tiles, ceil_div(token_tiles, tiles))
@@ -204,7 +207,8 @@ def head_argmax_triton(hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, bia
     counts_2SN = torch.empty(2, grid[1], N, dtype=torch.int32, device=device)
     own_N = _own(hidden_ND, head_VD, target_N, bias_V)
     # The interpreter, alone on the CPU, holds bfloat16 as integers, and its dot would multiply those.
-    options = {"ALIGNED": name != "ragged", "WIDE": device.type == "cpu", "num_warps": warps}
+    options: dict[str, int] = {"ALIGNED": name != "ragged", "WIDE": device.type == "cpu"}
+    options |= {"num_warps": warps, "num_stages": stages}
     if N:
         data = (x if x is None else x.contiguous() for x in (bias_V, target_N))
         pointers = hidden_ND, head_VD, *data, own_N, reals_2SN, counts_2SN
@@ -214,14 +218,14 @@ def head_argmax_triton(hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, bia
 
 
 def _build(kernel: Any, dtype: torch.dtype, name: str) -> Build:
-    rows, tokens, depth, warps, registers = (FULL if dtype == torch.float32 else HALF)[name]
+    rows, tokens, depth, warps, stages, registers = (FULL if dtype == torch.float32 else HALF)[name]
     steps = {} if name == "ragged" else {"hidden_d": 1, "head_d": 1}  # as the launch specialises them
     sizes = ("N", "V", "D", "hidden_n", "hidden_d", "head_v", "head_d", "tiles")
     types = dict.fromkeys(("hidden", "head", "bias"), DTYPES[dtype]) | {"target": "*i64", "counts": "*i32"}
     types |= {"own": "*fp32", "reals": "*fp32"} | {size: "i64" for size in sizes if size not in steps}
     constants = {"ROWS": rows, "TOKENS": tokens, "DEPTH": depth}
     constants |= {"ALIGNED": bool(steps), "WIDE": False} | steps
-    return Build(kernel, types, constants, registers, warps)
+    return Build(kernel, types, constants, registers, warps, stages, stack=1024 if tokens == 256 else 0)
 
 
 BUILDS = tuple(_build(_split_kernel, dtype, name) for dtype in DTYPES for name in HALF)

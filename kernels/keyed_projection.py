@@ -20,40 +20,31 @@ unpack them, M/35 to multiply in float32 (M/16 in float64); 20 ns for normals, 8
 Suffixes: M suspects, J weights, K keys, B bits.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from . import philox
 from .lang import Build, ceil_div, jit, on_gpu, tl
 from .projection_columns import (
-    Floats,
-    Index,
+    PRODUCT_ROWS,
+    ROWS,
+    Columns,
+    Kind,
+    Stream,
     expect_weights,
     float32_error,
-    normals_of,
-    signs_of,
-    words_of_columns,
+    steps,
 )
 
-Kind = Literal["sign", "normal"]
-Stream = tuple[int, int]
-
-ROWS = {"sign": 128, "normal": 4}  # rows of X that one block feeds
-COLUMNS_AT_ONCE = 2**8  # on the CPU: so many columns of X are made together, or more of small layers:
-ELEMENTS_AT_ONCE = 2**20
-ROWS_AT_ONCE = 2**13  # and so many rows of them from one call, 16,384 blocks; fewer rows of more columns
-TILE = 2**17  # elements in a product: 512 kB of float32, a core's second-level cache
-PRODUCT_ROWS = 2**9  # rows in a float32 product: of more, float32 decides fewer signs
 FEW_PAIRS = 24  # sums in float64 cost so much more each by pairs than in a product of all suspects
 SUMS_AT_ONCE = 2**23  # 64 MB of float64 sums in flight, over keys and splits of J
-SUSPECTS, COLUMNS = 4, 128  # the tile of a program: 4 x 128 sums, one column a thread
-PROGRAMS = 1024  # J is split until so many programs run: 132 multiprocessors with 8 each
+SUSPECTS = {"sign": (1, 4), "normal": (1, 8)}  # of a program: one alone, or so many at a time
+COLUMNS = 128  # of a program, one a thread
+PROGRAMS = 2048  # J is split until so many programs run: 132 multiprocessors with 16 each
+WEIGHTS_AT_ONCE = 2**23  # in float64 on a GPU: 64 MB
 
 
 def projection_matrix(stream: Stream, weights: int, bits: int, kind: Kind) -> Tensor:
@@ -75,16 +66,21 @@ def projections_reference(weights_MJ: Tensor, streams: Sequence[Stream], bits: i
 @jit
 def _add_row(sums_MB, x_B, weights_M, rows_M, row, stride):
     """sums + w X for one row of X; past a suspect's last row its weights are 0."""
-    weight_M = tl.load(weights_M + row * stride, mask=row < rows_M, other=0.0).to(tl.float64)
+    weight_M = tl.load(weights_M + row * stride, mask=row < rows_M, other=0.0)
     return sums_MB + weight_M[:, None] * x_B[None, :]
 
 
 @jit
 def _add_signs(sums_MB, word_B, weights_M, rows_M, first, stride):
-    """32 rows of signs, the bits of one word for each column."""
-    for i in range(32):
-        x_B = tl.where((word_B >> i) & 1 != 0, 1.0, -1.0).to(tl.float64)
-        sums_MB = _add_row(sums_MB, x_B, weights_M, rows_M, first + i, stride)
+    """32 rows of signs, the bits of one word for each column: where a bit is 0, the weight's sign bit is turned."""
+    for octet in range(4):
+        for i in tl.static_range(8):  # pyright: ignore
+            row = first + 8 * octet + i
+            weight_M = tl.load(weights_M + row * stride, mask=row < rows_M, other=0.0)
+            turned_B = ((~word_B << (31 - i)) & 0x80000000).to(tl.uint64) << 32
+            signed_MB = weight_M.to(tl.uint64, bitcast=True)[:, None] ^ turned_B[None, :]
+            sums_MB += signed_MB.to(tl.float64, bitcast=True)
+        word_B >>= 8
     return sums_MB
 
 
@@ -153,19 +149,27 @@ def _projection_kernel(
 
 
 def projections_triton(weights_MJ: Tensor, streams: Sequence[Stream], bits: int, kind: Kind) -> Tensor:
-    """(M, K, B) float64. Memory: the result times the splits of J, of which there are more than one only where it is small."""
-    (suspects, rows), keys = weights_MJ.shape, len(streams)
-    tiles = ceil_div(suspects, SUSPECTS) * keys * ceil_div(bits, COLUMNS)
-    blocks = ceil_div(rows, ROWS[kind])
-    if not tiles:
-        return weights_MJ.new_empty(suspects, keys, bits, dtype=torch.float64)
-    splits = max(1, min(ceil_div(PROGRAMS, tiles), blocks))
-    out_SMKB = torch.empty(splits, suspects, keys, bits, dtype=torch.float64, device=weights_MJ.device)
+    """(M, K, B) float64. Memory: WEIGHTS_AT_ONCE weights, or one suspect's, in float64 (a thread that converted them itself would
+    do nothing else), and the result times the splits of J, of which there are more than one only where it is small."""
+    out_MKB = weights_MJ.new_empty(len(weights_MJ), len(streams), bits, dtype=torch.float64)
+    step = max(1, WEIGHTS_AT_ONCE // max(1, weights_MJ.shape[1]))
     packed_K = torch.tensor([philox.packed(s) for s in streams], dtype=torch.int64, device=weights_MJ.device)
+    for start in range(0, len(out_MKB) if out_MKB.numel() else 0, step):
+        part_MJ = weights_MJ[start : start + step].to(torch.float64)
+        out_MKB[start : start + step] = _launched(part_MJ, packed_K, bits, kind)
+    return out_MKB
+
+
+def _launched(weights_MJ: Tensor, packed_K: Tensor, bits: int, kind: Kind) -> Tensor:
+    (suspects, rows), keys = weights_MJ.shape, len(packed_K)
+    some = SUSPECTS[kind][suspects > 1]
+    tiles, blocks = ceil_div(suspects, some) * keys * ceil_div(bits, COLUMNS), ceil_div(rows, ROWS[kind])
+    splits = max(1, min(ceil_div(PROGRAMS, tiles), blocks))
+    out_SMKB = weights_MJ.new_empty(splits, suspects, keys, bits)
     grid = (tiles * splits,)
     _projection_kernel[grid](
         out_SMKB, weights_MJ, packed_K, suspects, rows, bits, keys, splits, max(1, ceil_div(blocks, splits)),
-        weights_MJ.stride(0), weights_MJ.stride(1), SIGN=kind == "sign", SUSPECTS=SUSPECTS, COLUMNS=COLUMNS,
+        weights_MJ.stride(0), weights_MJ.stride(1), SIGN=kind == "sign", SUSPECTS=some, COLUMNS=COLUMNS,
     )  # fmt: skip
     return out_SMKB.sum(0)
 
@@ -175,13 +179,13 @@ BUILDS = tuple(
         _projection_kernel,
         {
             **dict.fromkeys(("suspects", "rows", "bits", "key_count", "splits", "blocks_a_split"), "i64"),
-            **{"out": "*fp64", "weights": f"*{dtype}", "keys": "*i64", "stride_m": "i64", "stride_j": "i64"},
+            **{"out": "*fp64", "weights": "*fp64", "keys": "*i64", "stride_m": "i64"},
         },
-        {"SIGN": sign, "SUSPECTS": SUSPECTS, "COLUMNS": COLUMNS},
+        {"stride_j": 1, "SIGN": kind == "sign", "SUSPECTS": suspects, "COLUMNS": COLUMNS},
         registers=128,
     )
-    for dtype in ("fp32", "bf16")
-    for sign in (True, False)
+    for kind in SUSPECTS
+    for suspects in SUSPECTS[kind]
 )
 
 
@@ -192,69 +196,11 @@ def projections(weights_MJ: Tensor, streams: Sequence[Stream], bits: int, kind: 
         raise ValueError(f"expected kind sign or normal and bits >= 0, got {kind!r} and {bits}")
     if on_gpu(weights_MJ):
         return projections_triton(weights_MJ, streams, bits, kind)
-    columns = _Columns(streams, bits, kind)
+    columns = Columns(streams, bits, kind)
     out_MC = np.empty((len(weights_MJ), len(streams) * bits))
-    for index_C in _steps(np.arange(out_MC.shape[1]), weights_MJ):
+    for index_C in steps(np.arange(out_MC.shape[1]), weights_MJ):
         out_MC[:, index_C] = columns.sums(weights_MJ, index_C, torch.float64).T
     return torch.from_numpy(out_MC).reshape(len(weights_MJ), len(streams), bits)
-
-
-def _steps(index_C: Index, weights_MJ: Tensor) -> Iterator[Index]:
-    """So many columns at a time."""
-    step = max(COLUMNS_AT_ONCE, ELEMENTS_AT_ONCE // max(ROWS["sign"], *weights_MJ.shape))
-    return (index_C[start : start + step] for start in range(0, len(index_C), step))
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """On the CPU, the columns of X of all keys, which follow each other: column `bits` is the first of the second key."""
-
-    streams: Sequence[Stream]
-    bits: int
-    kind: Kind
-
-    def sums(self, weights_MJ: Tensor, index_C: Index, dtype: torch.dtype) -> NDArray[np.float64]:
-        """(C, M): products in this dtype, added in float64 in the order of the rows."""
-        out_CM = np.zeros((len(index_C), len(weights_MJ)))
-        for some, part_MJ, x_CJ in self._tiles(weights_MJ, index_C, dtype):
-            out_CM[some] += x_CJ @ part_MJ.T
-        return out_CM
-
-    def sums_of_pairs(self, weights_MJ: Tensor, index_P: Index, suspect_P: Index) -> NDArray[np.float64]:
-        """(P,) in float64, of a column and a suspect each; the columns in rising order."""
-        index_C, column_P = np.unique(index_P, return_inverse=True)
-        out_P = np.zeros(len(index_P))
-        for some, part_MJ, x_CJ in self._tiles(weights_MJ, index_C, torch.float64):
-            first, last = np.searchsorted(column_P, (some.start, some.stop))
-            step = max(1, TILE // x_CJ.shape[1])
-            for p in range(first, last, step):
-                pairs = slice(p, min(p + step, last))
-                signs_PJ = x_CJ[column_P[pairs] - some.start]
-                out_P[pairs] += np.einsum("pj,pj->p", part_MJ[suspect_P[pairs]], signs_PJ)
-        return out_P
-
-    def _tiles(
-        self, weights_MJ: Tensor, index_C: Index, dtype: torch.dtype
-    ) -> Iterator[tuple[slice, Floats, Floats]]:
-        """Some columns of a few rows of X, (C, J), and the weights of these rows, (M, J): TILE elements, of PRODUCT_ROWS rows or in
-        float64 more. The words are made for many tiles at once."""
-        rows, per_block = weights_MJ.shape[1], ROWS[self.kind]
-        draw = {"sign": signs_of, "normal": normals_of}[self.kind]
-        most = TILE // max(len(index_C), len(weights_MJ) // 8) // 128 * 128
-        step = max(PRODUCT_ROWS, most) if dtype == torch.float64 else PRODUCT_ROWS
-        blocks = max(1, ROWS_AT_ONCE // 128 * COLUMNS_AT_ONCE // len(index_C))
-        for block in range(0, ceil_div(rows, per_block), blocks):
-            last = min((block + blocks) * per_block, rows)
-            words_CW = words_of_columns(
-                self.streams, self.bits, index_C, range(block, ceil_div(last, per_block))
-            )
-            for r in range(block * per_block, last, step):
-                part_MJ = weights_MJ[:, r : min(r + step, last)].detach().to(dtype).contiguous().numpy()
-                words = slice((r // per_block - block) * 4, (ceil_div(r + step, per_block) - block) * 4)
-                columns = max(1, TILE // max(128, part_MJ.shape[1]))
-                for c in range(0, len(index_C), columns):
-                    x_CJ = draw(words_CW[c : c + columns, words], dtype)
-                    yield slice(c, c + columns), part_MJ, x_CJ[:, : part_MJ.shape[1]]
 
 
 def projection_matches(
@@ -283,13 +229,13 @@ def _positive(weights_MJ: Tensor, streams: Sequence[Stream], bits: int, kind: Ki
     error_M = np.array(np.inf) if is_float64 else float32_error(weights_MJ, PRODUCT_ROWS)
     if not np.isfinite(error_M).all():
         return projections(weights_MJ, streams, bits, kind) > 0
-    columns = _Columns(streams, bits, kind)
+    columns = Columns(streams, bits, kind)
     out_CM = np.empty((len(streams) * bits, len(weights_MJ)), dtype=np.bool_)
     unsure_CM = np.empty(out_CM.shape, dtype=np.bool_)
-    for index_C in _steps(np.arange(len(out_CM)), weights_MJ):
+    for index_C in steps(np.arange(len(out_CM)), weights_MJ):
         sums_CM = columns.sums(weights_MJ, index_C, torch.float32)
         out_CM[index_C], unsure_CM[index_C] = sums_CM > 0, np.abs(sums_CM) < error_M
-    for index_C in _steps(np.flatnonzero(unsure_CM.any(1)), weights_MJ):
+    for index_C in steps(np.flatnonzero(unsure_CM.any(1)), weights_MJ):
         column_P, suspect_P = unsure_CM[index_C].nonzero()
         if FEW_PAIRS * len(column_P) < unsure_CM[index_C].size:
             index_P = index_C[column_P]

@@ -44,7 +44,8 @@ class Build:
     """One ahead-of-time build of a kernel: tests compile it for every target and hold it to its budget (tests/test_aot.py).
 
     types: run-time argument -> Triton's type ("*fp32", "i64"). constants: the constexpr arguments. registers: the most that a
-    thread may use on an NVIDIA target, where a spill or a stack is an error on every target."""
+    thread may use on an NVIDIA target; stack: the most bytes on any target. A spill is an error, and so is a stack, unless a
+    measurement beside the kernel says what it buys."""
 
     kernel: Any
     types: Mapping[str, str]
@@ -52,6 +53,7 @@ class Build:
     registers: int
     warps: int = 4
     stages: int = 3
+    stack: int = 0
 
 
 def on_gpu(*tensors: Tensor) -> bool:

@@ -13,24 +13,23 @@ CPU, one core of an EPYC: 3.3 G logits/s in float32 rows of 128 256, where torch
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .lang import Build, ceil_div, jit, on_gpu, tl
+from .row_winners import NO_ANSWER, SHORT, label_rows, winners, winners_of_columns
 
-NO_ANSWER = -1
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-SHORT = 16  # classes: longer rows are faster by argmax
+LANE, LANE_ROWS = (
+    10,
+    256,
+)  # classes that a lane reads (of 10, 3 times faster than many lanes; of 16, 3 times slower); its rows
 FEW = 8  # best: more are faster by a sort
 CHUNK = 2**17  # logits at a time on the CPU: 512 kB in float32, a core's second-level cache
 WIDEST = 2048  # classes at a time in a program: 16 a thread, in two loads of 16 bytes each from bf16
 TILE = 1024  # logits at a time of shorter rows: 16 a thread cost 150 registers where the rows share a tile, the k best 250
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,22 @@ def _labels_kernel(
     winner = tl.max(tl.where(is_number, best, float("-inf")), 1)
     label = tl.min(tl.where(best == tl.expand_dims(winner, 1), which, 0x7FFFFFFF), 1)
     tl.store(labels + place, tl.where(bad != 0, -1, label), mask=inside)
+
+
+@jit
+def _lane_labels_kernel(
+    logits, labels, rows, classes, stride_group, stride_row, stride_class, WIDE: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    """A lane reads a row of few classes one after another: no lane idles beyond the last class, and nothing is reduced."""
+    base, inside, place = _start(logits, rows, stride_group, stride_row, ROWS)
+    best = tl.full((ROWS,), float("-inf"), tl.float64 if WIDE else tl.float32)
+    which, bad = tl.zeros((ROWS,), tl.int32), tl.zeros((ROWS,), tl.int1)
+    for column in range(classes):
+        value = tl.load(base + column * stride_class, mask=inside, other=0).to(best.dtype)
+        which = tl.where(value > best, column, which)
+        best = tl.maximum(best, value)
+        bad |= (tl.abs(value) <= float("inf")) == 0  # false for a NaN alone
+    tl.store(labels + place, tl.where(bad, -1, which), mask=inside)
 
 
 @jit
@@ -158,9 +173,13 @@ def row_labels_triton(logits_MUC: Tensor, dtype: torch.dtype = torch.int64) -> T
     """(M, U) labels of that integer dtype."""
     labels_MU = torch.empty(logits_MUC.shape[:2], dtype=dtype, device=logits_MUC.device)
     if labels_MU.numel():
-        numbers, tile, grid = _layout(even(logits_MUC))
-        wide = logits_MUC.dtype == torch.float64
-        _labels_kernel[grid](logits_MUC, labels_MU, *numbers, WIDE=wide, **tile)
+        logits_GRC, wide = even(logits_MUC), logits_MUC.dtype == torch.float64
+        numbers, tile, grid = _layout(logits_GRC)
+        if logits_GRC.shape[2] <= LANE:
+            grid = (logits_GRC.shape[0] * ceil_div(logits_GRC.shape[1], LANE_ROWS),)
+            _lane_labels_kernel[grid](logits_MUC, labels_MU, *numbers, WIDE=wide, ROWS=LANE_ROWS)
+        else:
+            _labels_kernel[grid](logits_MUC, labels_MU, *numbers, WIDE=wide, **tile)
     return labels_MU
 
 
@@ -183,7 +202,9 @@ _SHORT = {"ROWS": TILE // 16, "CLASSES": 16}
 _DOUBLE = {**_TYPES, "logits": "*fp64", "stride_class": "i64"}
 BUILDS = (
     Build(_labels_kernel, _TYPES, {"WIDE": False, **_LONG}, registers=80),
-    Build(_labels_kernel, _DOUBLE, {"WIDE": True, **_SHORT}, registers=80),
+    Build(_labels_kernel, _DOUBLE, {"WIDE": True, "ROWS": TILE // 32, "CLASSES": 32}, registers=80),
+    Build(_lane_labels_kernel, _TYPES, {"WIDE": False, "stride_class": 1, "ROWS": LANE_ROWS}, registers=64),
+    Build(_lane_labels_kernel, _DOUBLE, {"WIDE": True, "ROWS": LANE_ROWS}, registers=64),
     Build(_best_kernel, _TYPES, {"TOP": 5, "SLOTS": 8, **_LONG}, registers=64),
     Build(_best_kernel, _TYPES, {"TOP": 2, "SLOTS": 2, "stride_class": 1, **_SHORT}, registers=128),
 )
@@ -223,38 +244,8 @@ def labels_on_cpu(logits_MUC: Tensor, dtype: torch.dtype) -> Tensor:
     """(M, U) labels of that integer dtype, which holds C - 1."""
     labels_MU = torch.empty(logits_MUC.shape[:2], dtype=dtype)
     for place, value_NC in blocks(logits_MUC.detach()):
-        labels_MU.view(-1)[place] = torch.from_numpy(_label_rows(value_NC.numpy()))
+        labels_MU.view(-1)[place] = torch.from_numpy(label_rows(value_NC.numpy()))
     return labels_MU
-
-
-def _label_rows(value_NC: Floats) -> NDArray[np.signedinteger[Any]]:
-    if value_NC.shape[1] > SHORT:
-        label_N, best_N = _winners(value_NC)
-        return np.where(np.isnan(best_N), NO_ANSWER, label_N)
-    left_N = _left_of_winners(value_NC.T.copy())[0]
-    short_N: NDArray[np.int8] = np.int8(value_NC.shape[1]) - left_N.view(np.int8)
-    short_N[left_N == 0] = NO_ANSWER
-    return short_N
-
-
-def _winners(value_NC: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The class (N,) of the largest logit of each row, the first of equal ones, and that logit; a NaN if there is one."""
-    label_N = value_NC.argmax(1)
-    return label_N, value_NC[np.arange(len(value_NC)), label_N]
-
-
-def _winners_of_columns(value_CN: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The same for few classes, over all N at once; a class below C where there is a NaN."""
-    left_N, best_N = _left_of_winners(value_CN)
-    return len(value_CN) - np.maximum(left_N, 1).astype(np.int64), best_N
-
-
-def _left_of_winners(value_CN: Floats) -> tuple[NDArray[np.uint8], Floats]:
-    """How many classes are not below the winner, C of class 0 and 1 of the last, and the best logit; 0 and NaN where there is a
-    NaN, which equals nothing. All N in six calls: a third of the time of argmax at 10 classes."""
-    best_N, count = value_CN.max(0), len(value_CN)
-    left_C1 = np.arange(count, 0, -1, dtype=np.uint8)[:, None]
-    return ((value_CN == best_N).view(np.uint8) * left_C1).max(0), best_N
 
 
 def row_best(logits_MUC: Tensor, top: int) -> Best:
@@ -281,7 +272,7 @@ def _best_rows(value_NC: Tensor, top: int) -> tuple[Tensor, Tensor]:
     left = value_NC.numpy().T.copy() if is_short else value_NC.numpy().copy()
     value_NB, class_NB = np.empty((len(row_N), top), left.dtype), np.empty((len(row_N), top), np.int64)
     for b in range(top):
-        class_NB[:, b], value_NB[:, b] = _winners_of_columns(left) if is_short else _winners(left)
+        class_NB[:, b], value_NB[:, b] = winners_of_columns(left) if is_short else winners(left)
         left[(class_NB[:, b], row_N) if is_short else (row_N, class_NB[:, b])] = -np.inf
     unsure_N = np.isnan(value_NB[:, 0]) | np.isneginf(value_NB[:, -1])
     if unsure_N.any():

@@ -33,6 +33,7 @@ from .text_words import text_state, text_term, text_word
 TILE = 128
 TILES = 16  # a program reads 2,048 positions; less than 256 tiles, so that a byte can count a layer's ones
 PARTIAL = 2**24  # sums of programs at a time, 128 MB
+IDS = {"cpu": 2**20, "cuda": 2**25}  # checked at a time: a GPU waits for each answer
 
 
 class TextScores(NamedTuple):
@@ -166,7 +167,7 @@ def _check_ids(ids_BT: Tensor, lengths_B: Tensor | None, mark: TextMark) -> None
     """ValueError where an id before a text's end is not in the vocabulary."""
     texts, length = ids_BT.shape
     position_T = torch.arange(length, device=ids_BT.device)
-    step = max(1, 2**20 // max(1, length))
+    step = max(1, IDS[ids_BT.device.type] // max(1, length))
     for start in range(0, texts, step):
         ids_RT = ids_BT[start : start + step]
         if lengths_B is not None:

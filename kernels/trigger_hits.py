@@ -24,7 +24,6 @@ from torch import Tensor
 
 from .lang import Build, ceil_div, jit, on_gpu, tl
 from .row_labels import (
-    NO_ANSWER,
     expect_logits,
     labels_on_cpu,
     row_best,
@@ -32,6 +31,7 @@ from .row_labels import (
     row_best_triton,
     row_labels_triton,
 )
+from .row_winners import NO_ANSWER
 from .target_logits import look_up, look_up_triton, place
 
 CELLS = 2**18  # answers at a time on the CPU: 256 kB in 8 bits, within a core's second-level cache
@@ -148,7 +148,11 @@ def trigger_hits(
     else:
         labels_MU = _narrow_labels(answers) if answers.is_floating_point() else answers
         parts_MKP = _hits_cpu(labels_MU, targets_KT, index_KT, bounds)
-    running_MKP = torch.nn.functional.pad(parts_MKP.cumsum(-1), (1, 0))
+    for p in range(1, parts_MKP.shape[-1]):  # a scan of so short rows takes a GPU longer than all the rest
+        parts_MKP[..., p] += parts_MKP[..., p - 1]
+    if lengths is None and longest:
+        return parts_MKP[..., -1]
+    running_MKP = torch.nn.functional.pad(parts_MKP, (1, 0))
     hits_MKP = running_MKP[..., [bounds.index(length) for length in wanted]]
     return hits_MKP[..., 0] if lengths is None else hits_MKP
 

@@ -11,10 +11,10 @@ counted and left out of everything else. A row without finite values has count 0
 Histogram: column 0 counts v < lo, column count + 1 counts v >= hi, column 1 + i the others, i = min(floor((v - lo) * scale),
 count - 1) by two roundings of float32, the same on every device, where lo, hi and scale = count / (hi - lo) are float32 already.
 
-Cost of V values: 4 V bytes read (2 V in half precision), 56 bytes written per 65,536 values. A value needs about 9 float64
-operations and 6 others; its bin about 45 integer ones (ballots instead of atomics). An H200 reads 1.2 T float32 values/s at
-4.8 TB/s and issues 17 T float64 and 34 T other operations/s: memory is the floor of the moments (bfloat16 is near both), issue
-that of the histogram, about 0.6 T values/s. CPU: 4 ns a value, 7 ns with its bin, on one core of an EPYC, in about 1 MB.
+Cost of V values: 4 V bytes read (2 V in half precision), 56 bytes written per 65,536 values. A value needs about 7 float64
+operations and 6 others; its bin, in a pass of its own, about 45 integer ones (ballots instead of atomics). An H200 reads 1.2 T
+float32 values/s at 4.8 TB/s and issues 17 T float64 and 34 T other operations/s: memory is the floor of the moments (bfloat16 is
+near both), issue that of the histogram, about 0.6 T values/s. CPU: 4 ns a value, 7 ns with its bin, on one core of an EPYC.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,9 @@ from .lang import Build, jit, on_gpu, tl
 from .moments import SUMS, Bins, Moments, as_rows, batches, merge, sizes
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-BLOCK = 2048  # values a step of the Triton kernel, 16 a thread
-STEPS = 32  # steps a program: 256 kB read for 56 bytes of moments
+BLOCK, WARPS = 1024, 8  # values a step of the Triton kernel, 4 a thread
+BINNED = 2048  # values a step of the histogram's, 16 a thread
+STEPS = 64  # steps a program: 256 kB read for 56 bytes of moments
 GRID = 2**16  # pieces a launch: with 500 bins their counts take 128 MB
 
 Single = NDArray[np.float32]
@@ -65,62 +66,80 @@ def histogram_reference(v_V: Tensor, bins: Bins) -> Tensor:
 
 
 @jit
-def _moments_kernel(
-    like, table, edges, out, histogram,
-    BLOCK: tl.constexpr, STEPS: tl.constexpr, BINS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+def _values(values, start, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    """A step of a piece in float32. What lies behind the end is left out as NaN is."""
+    place = start + tl.arange(0, BLOCK)
+    v = tl.load(values + place) if STEPS else tl.load(values + place, mask=place < size, other=float("nan"))
+    return v.to(tl.float32)
+
+
+@jit
+def _moments_kernel(like, table, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
     """One piece: table holds its address, count and row. STEPS > 0: it is full, and lies on a boundary of 16 bytes."""
     piece = tl.program_id(0).to(tl.int64)
     values = tl.load(table + 3 * piece).to(like.dtype)
     size = tl.load(table + 3 * piece + 1).to(tl.int32)
     if STEPS:
         values, size = tl.multiple_of(values, 16), BLOCK * STEPS
+    # The mean of the first step that has a finite value: of a piece's deviations from it none exceeds 8 of its own deviations
+    # where that step is whole (1/64 of it), so the sums lose no more than four digits when they are centred.
+    shift, found = tl.full((), 0, tl.float64), tl.full((), 0, tl.int32)
+    start = found
+    while (found == 0) & (start < size):  # pyright: ignore
+        v = _values(values, start, size, BLOCK, STEPS)
+        finite = tl.abs(v) < float("inf")
+        found = tl.sum(finite.to(tl.int32))
+        shift = tl.sum(tl.where(finite, v, 0).to(tl.float64)) / tl.maximum(found, 1)
+        start += BLOCK
+    count = tl.zeros((BLOCK,), tl.int32)
+    t1 = tl.zeros((BLOCK,), tl.float64)
+    t2, t3, t4 = t1, t1, t1
+    low, high = tl.full((BLOCK,), float("inf"), tl.float32), tl.full((BLOCK,), float("-inf"), tl.float32)
+    for start in range(0, size, BLOCK):
+        v = _values(values, start, size, BLOCK, STEPS)
+        finite = tl.abs(v) < float("inf")
+        low = tl.minimum(low, tl.where(finite, v, float("inf")))
+        high = tl.maximum(high, tl.where(finite, v, float("-inf")))
+        count += finite.to(tl.int32)
+        d = tl.where(finite, v.to(tl.float64) - shift, 0)
+        square = d * d
+        t1 += d
+        t2 += square
+        t3 += square * d
+        t4 += square * square
+    n = tl.sum(count).to(tl.float64)
+    e = tl.sum(t1) / tl.maximum(n, 1)
+    t2, t3, t4 = tl.sum(t2), tl.sum(t3), tl.sum(t4)
+    tl.store(out + piece * 7, n)
+    tl.store(out + piece * 7 + 1, shift + e)
+    tl.store(out + piece * 7 + 2, tl.maximum(t2 - n * e * e, 0))
+    tl.store(out + piece * 7 + 3, t3 - 3 * e * t2 + 2 * n * e * e * e)
+    tl.store(out + piece * 7 + 4, tl.maximum(t4 - 4 * e * t3 + 6 * e * e * t2 - 3 * n * e * e * e * e, 0))
+    tl.store(out + piece * 7 + 5, tl.min(low).to(tl.float64))  # pyright: ignore
+    tl.store(out + piece * 7 + 6, tl.max(high).to(tl.float64))  # pyright: ignore
+
+
+@jit
+def _bins_kernel(
+    like, table, edges, histogram,
+    BLOCK: tl.constexpr, STEPS: tl.constexpr, BINS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The histogram of one piece, by wider steps of fewer warps: what each warp adds up costs the same for any number of values."""
+    piece = tl.program_id(0).to(tl.int64)
+    values = tl.load(table + 3 * piece).to(like.dtype)
+    size = tl.load(table + 3 * piece + 1).to(tl.int32)
+    if STEPS:
+        values, size = tl.multiple_of(values, 16), BLOCK * STEPS
     lo, hi, scale = tl.load(edges), tl.load(edges + 1), tl.load(edges + 2)
-    n, mean = tl.full((), 0, tl.float64), tl.full((), 0, tl.float64)
-    m2, m3, m4 = n, n, n
-    low, high = tl.full((), float("inf"), tl.float32), tl.full((), float("-inf"), tl.float32)
     counts = tl.zeros((WIDTH,), tl.int32)
     for start in range(0, size, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        if STEPS:
-            v = tl.load(values + place).to(tl.float32)
-        else:  # what lies behind the end is left out as NaN is
-            v = tl.load(values + place, mask=place < size, other=float("nan")).to(tl.float32)
+        v = _values(values, start, size, BLOCK, STEPS)
         finite = tl.abs(v) < float("inf")
-        low = tl.minimum(low, tl.min(tl.where(finite, v, float("inf"))))
-        high = tl.maximum(high, tl.max(tl.where(finite, v, float("-inf"))))
-        v = tl.where(finite, v, lo)
-        if BINS:
-            within = tl.minimum(tl.maximum(v, lo), hi)
-            inner = tl.minimum((within - lo) * scale, BINS - 1).to(tl.int32)
-            bin = tl.where(v < lo, 0, tl.where(v >= hi, BINS + 1, inner + 1))
-            counts += tl.histogram(bin, WIDTH, mask=finite)
-        k = tl.sum(finite.to(tl.int32)).to(tl.float64)
-        d = tl.where(finite, v.to(tl.float64), 0)
-        shift = tl.sum(d) / tl.maximum(k, 1) - mean
-        d = tl.where(finite, d - (shift + mean), 0)
-        square = d * d
-        s2, s3, s4 = tl.sum(square), tl.sum(square * d), tl.sum(square * square)
-        # Pebay's merge of the sums so far (n) and of this step (k).
-        whole = n + k
-        part = k / tl.maximum(whole, 1)
-        rest = 1 - part
-        e = shift * shift
-        m4 += s4 + 4 * shift * (rest * s3 - part * m3) + 6 * e * (rest * rest * s2 + part * part * m2)
-        m4 += e * e * k * rest * (rest * rest - rest * part + part * part)
-        m3 += s3 + 3 * shift * (rest * s2 - part * m2) + shift * e * k * rest * (rest - part)
-        m2 += s2 + e * k * rest
-        mean += shift * part
-        n = whole
-    tl.store(out + piece * 7, n)
-    tl.store(out + piece * 7 + 1, mean)
-    tl.store(out + piece * 7 + 2, m2)
-    tl.store(out + piece * 7 + 3, m3)
-    tl.store(out + piece * 7 + 4, m4)
-    tl.store(out + piece * 7 + 5, low.to(tl.float64))
-    tl.store(out + piece * 7 + 6, high.to(tl.float64))
-    if BINS:
-        tl.store(histogram + piece * WIDTH + tl.arange(0, WIDTH), counts)
+        within = tl.minimum(tl.maximum(tl.where(finite, v, lo), lo), hi)
+        inner = tl.minimum((within - lo) * scale, BINS - 1).to(tl.int32)
+        bin = tl.where(v < lo, 0, tl.where(v >= hi, BINS + 1, inner + 1))
+        counts += tl.histogram(bin, WIDTH, mask=finite)
+    tl.store(histogram + piece * WIDTH + tl.arange(0, WIDTH), counts)
 
 
 def pieces(address: int, shape: Sequence[int], stride: int, size: int, first: int) -> NDArray[np.int64]:
@@ -133,7 +152,7 @@ def pieces(address: int, shape: Sequence[int], stride: int, size: int, first: in
 
 
 def moments_triton(tensors: Sequence[Tensor], bins: Bins | None = None, channels: bool = False) -> Moments:
-    """Two launches a dtype, of the full pieces and of the others. A tensor whose rows are not contiguous is copied."""
+    """Full pieces and others of each dtype apart. A tensor whose rows are not contiguous is copied."""
     views_RL = [as_rows(tensor, channels) for tensor in tensors]
     views_RL = [view if view.stride(1) == 1 else view.contiguous() for view in views_RL]
     size_N, firsts = sizes(views_RL)
@@ -159,34 +178,45 @@ def moments_triton(tensors: Sequence[Tensor], bins: Bins | None = None, channels
 def _launched(
     like: Tensor, some_P3: NDArray[np.int64], steps: int, bins: Bins | None, counts_NW: Tensor | None
 ) -> Tensor:
-    """Parts (P, SUMS) of pieces; their bins are added to the counts of their rows."""
+    """Parts (P, SUMS) of pieces; bins are added to the counts of their rows."""
     table_P3 = torch.from_numpy(some_P3).to(like.device)
-    count, edges = (bins.count, [bins.lo, bins.hi, bins.scale]) if bins else (0, [0.0, 0.0, 0.0])
-    edges_3 = torch.tensor(edges, dtype=torch.float32, device=like.device)
     part_PS = like.new_empty((len(table_P3), SUMS), dtype=torch.float64)
-    width = max(64, 1 << (count + 1).bit_length())
-    counts_PW = like.new_empty((len(table_P3) if bins else 0, width), dtype=torch.int32)
     grid = (len(table_P3),)
-    _moments_kernel[grid](like, table_P3, edges_3, part_PS, counts_PW, BLOCK, steps, count, width)
-    if counts_NW is not None:
-        counts_NW.index_add_(0, table_P3[:, 2], counts_PW[:, : count + 2].to(torch.int64))
+    _moments_kernel[grid](like, table_P3, part_PS, BLOCK, steps, num_warps=WARPS)
+    if bins is not None and counts_NW is not None:
+        edges_3 = torch.tensor([bins.lo, bins.hi, bins.scale], dtype=torch.float32, device=like.device)
+        width = max(64, 1 << (bins.count + 1).bit_length())
+        counts_PW = like.new_empty((len(table_P3), width), dtype=torch.int32)
+        binned = steps * BLOCK // BINNED
+        _bins_kernel[grid](like, table_P3, edges_3, counts_PW, BINNED, binned, bins.count, width)
+        counts_NW.index_add_(0, table_P3[:, 2], counts_PW[:, : bins.count + 2].to(torch.int64))
     return part_PS
 
 
-BUILDS = tuple(
-    Build(
-        _moments_kernel,
-        {"like": like, "table": "*i64", "edges": "*fp32", "out": "*fp64", "histogram": "*i32"},
-        {"BLOCK": BLOCK, "STEPS": steps, "BINS": bins, "WIDTH": width},
-        registers=128,
-    )
-    for like, steps, bins, width in (
-        ("*fp32", STEPS, 0, 64),
-        ("*fp32", STEPS, 64, 128),
-        ("*bf16", STEPS, 64, 128),
-        ("*fp16", 0, 64, 128),
-        ("*bf16", 0, 500, 512),
-    )
+BUILDS = (
+    *(
+        Build(
+            _moments_kernel,
+            {"like": like, "table": "*i64", "out": "*fp64"},
+            {"BLOCK": BLOCK, "STEPS": steps},
+            registers=96,
+            warps=WARPS,
+        )
+        for like, steps in (("*fp32", STEPS), ("*bf16", STEPS), ("*fp16", 0))
+    ),
+    *(
+        Build(
+            _bins_kernel,
+            {"like": like, "table": "*i64", "edges": "*fp32", "histogram": "*i32"},
+            {"BLOCK": BINNED, "STEPS": steps * BLOCK // BINNED, "BINS": bins, "WIDTH": width},
+            registers=96,
+        )
+        for like, steps, bins, width in (
+            ("*fp32", STEPS, 64, 128),
+            ("*bf16", 0, 64, 128),
+            ("*fp16", 0, 500, 512),
+        )
+    ),
 )
 
 

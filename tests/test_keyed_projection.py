@@ -15,8 +15,9 @@ from torch import Tensor
 
 from assay.kernels import keyed_projection as kp
 from assay.kernels import philox, projection_columns
+from assay.kernels.projection_columns import Kind
 
-KINDS: tuple[kp.Kind, ...] = get_args(kp.Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 STREAMS = [(0x243F6A88, 0x85A308D3), (0, 0), (2**32 - 1, 2**32 - 1)]
 ODD = (1, 7, 31, 129)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -55,14 +56,14 @@ def test_an_element_is_a_function_of_its_place(row: int, column: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_longer_layer_or_message_extends_the_matrix(kind: kp.Kind) -> None:
+def test_a_longer_layer_or_message_extends_the_matrix(kind: Kind) -> None:
     whole = kp.projection_matrix(STREAMS[0], 140, 20, kind)
     assert torch.equal(kp.projection_matrix(STREAMS[0], 131, 7, kind), whole[:131, :7])
     assert kp.projection_matrix(STREAMS[0], 5, 0, kind).shape == (5, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_matrix_has_mean_zero_variance_one_and_independent_columns(kind: kp.Kind) -> None:
+def test_a_matrix_has_mean_zero_variance_one_and_independent_columns(kind: Kind) -> None:
     x = kp.projection_matrix(STREAMS[0], 1000, 100, kind).double().numpy()
     error = 4 / np.sqrt(x.size)
     assert abs(x.mean()) < error
@@ -76,7 +77,7 @@ def test_a_matrix_has_mean_zero_variance_one_and_independent_columns(kind: kp.Ki
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 129), (31, 7), (129, 31), (130, 1)])
-def test_the_kernel_equals_the_definition(kind: kp.Kind, rows: int, columns: int, device: str) -> None:
+def test_the_kernel_equals_the_definition(kind: Kind, rows: int, columns: int, device: str) -> None:
     weights_MJ = weights(5, rows)
     found = kp.projections_triton(weights_MJ.to(device), STREAMS[:2], columns, kind)
     close(found, kp.projections_reference(weights_MJ, STREAMS[:2], columns, kind))
@@ -84,7 +85,7 @@ def test_the_kernel_equals_the_definition(kind: kp.Kind, rows: int, columns: int
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("rows", "columns"), [*itertools.product(ODD, ODD), (2048, 257), (5000, 300)])
-def test_the_path_on_the_cpu_equals_the_definition(kind: kp.Kind, rows: int, columns: int) -> None:
+def test_the_path_on_the_cpu_equals_the_definition(kind: Kind, rows: int, columns: int) -> None:
     weights_MJ = weights(3, rows)
     found = kp.projections(weights_MJ, STREAMS, columns, kind)
     close(found, kp.projections_reference(weights_MJ, STREAMS, columns, kind))
@@ -94,7 +95,7 @@ def test_the_path_on_the_cpu_equals_the_definition(kind: kp.Kind, rows: int, col
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("suspects", [1, 7])
 def test_every_dtype_and_number_of_suspects(
-    kind: kp.Kind, dtype: torch.dtype, suspects: int, device: str
+    kind: Kind, dtype: torch.dtype, suspects: int, device: str
 ) -> None:
     weights_MJ = weights(suspects, 10, dtype=dtype)
     expected = kp.projections_reference(weights_MJ, STREAMS[:1], 9, kind)
@@ -103,7 +104,7 @@ def test_every_dtype_and_number_of_suspects(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_strides_are_followed(kind: kp.Kind, device: str) -> None:
+def test_strides_are_followed(kind: Kind, device: str) -> None:
     base = weights(12, 4)
     for view in (base.T, base.T[::3, ::2], base[:1].expand(3, -1)):
         expected = kp.projections_reference(view.contiguous(), STREAMS[:1], 5, kind)
@@ -112,7 +113,7 @@ def test_strides_are_followed(kind: kp.Kind, device: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_offsets_beyond_31_bits(kind: kp.Kind, device: str) -> None:
+def test_offsets_beyond_31_bits(kind: Kind, device: str) -> None:
     """Two suspects 2^31 elements apart in one storage; only the touched pages exist."""
     storage = torch.empty(2**31 + 64, dtype=torch.float16, device=device)
     view = storage.as_strided((2, 5), (2**31, 1))
@@ -123,7 +124,7 @@ def test_offsets_beyond_31_bits(kind: kp.Kind, device: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(0, 4, 1, 3), (2, 0, 1, 3), (2, 4, 0, 3), (2, 4, 1, 0)])
-def test_empty_inputs(kind: kp.Kind, shape: tuple[int, ...], device: str) -> None:
+def test_empty_inputs(kind: Kind, shape: tuple[int, ...], device: str) -> None:
     suspects, rows, keys, columns = shape
     weights_MJ = torch.ones(suspects, rows)
     for found in (
@@ -137,7 +138,7 @@ def test_empty_inputs(kind: kp.Kind, shape: tuple[int, ...], device: str) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outputs_are_wholly_written(kind: kp.Kind, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_wholly_written(kind: Kind, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = torch.empty
 
     def poisoned(*args: Any, **kwargs: Any) -> Tensor:
@@ -151,14 +152,14 @@ def test_outputs_are_wholly_written(kind: kp.Kind, device: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_runs_are_equal_to_the_bit(kind: kp.Kind, device: str) -> None:
+def test_two_runs_are_equal_to_the_bit(kind: Kind, device: str) -> None:
     for run in (kp.projections, kp.projections_triton):
         first, second = (run(weights(3, 40).to(device), STREAMS[:1], 31, kind) for _ in range(2))
         assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_of_zeros_add_nothing(kind: kp.Kind) -> None:
+def test_rows_of_zeros_add_nothing(kind: Kind) -> None:
     """Layers of different lengths are scored together, padded with zeros."""
     short = weights(2, 100)
     padded = torch.nn.functional.pad(short, (0, 200))
@@ -173,7 +174,7 @@ def test_rows_of_zeros_add_nothing(kind: kp.Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_matches_by_hand_whatever_the_order(kind: kp.Kind, data: st.DataObject) -> None:
+def test_matches_by_hand_whatever_the_order(kind: Kind, data: st.DataObject) -> None:
     """Permuting suspects or keys permutes the result; small whole weights make ties at 0, which are no bit."""
     suspects, rows, columns = (data.draw(st.integers(1, n)) for n in (4, 6, 9))
     values = st.lists(st.integers(-2, 2), min_size=rows, max_size=rows)
@@ -209,7 +210,7 @@ def test_sums_do_not_lose_what_float32_would(device: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_chunks_never_change_the_result(kind: kp.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_never_change_the_result(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     weights_MJ, expected_KB = weights(7, 700), bits(3, 130)
     whole = kp.projection_matches(weights_MJ, STREAMS, expected_KB, kind)
     sizes = ("SUMS_AT_ONCE", 1), ("ROWS_AT_ONCE", 128), ("ELEMENTS_AT_ONCE", 1), ("COLUMNS_AT_ONCE", 100)
@@ -219,7 +220,7 @@ def test_chunks_never_change_the_result(kind: kp.Kind, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stranger_matches_half_the_bits(kind: kp.Kind) -> None:
+def test_a_stranger_matches_half_the_bits(kind: Kind) -> None:
     """Over keys, the matches of any fixed weights are Bin(B, 1/2)."""
     streams = [(k, 1) for k in range(2000)]
     expected_KB = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (2000, 32), dtype=np.uint8))

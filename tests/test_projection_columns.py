@@ -132,7 +132,7 @@ def test_chunks_and_ways_never_change_a_bit(seed: int, largest: int, sizes: dict
     weights_MJ = torch.randint(-largest, largest + 1, (5, 300), generator=draw).float()
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
-            patch.setattr(kp, name, size)
+            patch.setattr(kp if name == "FEW_PAIRS" else file, name, size)
         equal(weights_MJ, 3, 40)
 
 
