@@ -6,7 +6,7 @@ tensor or batch, L values of a row, P pieces of rows, W bins with the two outer 
 Values are float32, bfloat16 or float16, which float64 holds with their fourth powers: nothing overflows, and all arithmetic but
 the choice of a bin is in float64. A piece is centred on its own mean, so a mean of 1e6 costs no digit of a standard deviation
 of 1; pieces meet in one merge of any number of parts (Chan et al. 1979, Pebay 2008), in a fixed order. NaN and infinities are
-counted and left out of everything else. A row without finite values has count 0 and NaN moments.
+counted and left out of the rest. A row without finite values has count 0 and NaN moments.
 
 Histogram: column 0 counts v < lo, column count + 1 counts v >= hi, column 1 + i the others, i = min(floor((v - lo) * scale),
 count - 1) by two roundings of float32, the same on every device, where lo, hi and scale = count / (hi - lo) are float32 already.
@@ -25,16 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .lang import Build, jit, on_gpu, tl
-from .moments import SUMS, Bins, Moments, as_rows, batches, merge, sizes
+from .moments import SUMS, Bins, Moments, as_rows, merge, sizes
+from .moments_cpu import moments_cpu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCK, WARPS = 1024, 8  # values a step of the Triton kernel, 4 a thread
 BINNED = 2048  # values a step of the histogram's, 16 a thread
 STEPS = 64  # steps a program: 256 kB read for 56 bytes of moments
 GRID = 2**16  # pieces a launch: with 500 bins their counts take 128 MB
-
-Single = NDArray[np.float32]
-Double = NDArray[np.float64]
 
 
 def moments_reference(tensors: Sequence[Tensor], bins: Bins | None = None, channels: bool = False) -> Moments:
@@ -74,15 +72,22 @@ def _values(values, start, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
 
 
 @jit
-def _moments_kernel(like, table, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
-    """One piece: table holds its address, count and row. STEPS > 0: it is full, and lies on a boundary of 16 bytes."""
+def _piece(like, table, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    """Which piece, its first value and its count. STEPS > 0: it is full, and lies on a boundary of 16 bytes."""
     piece = tl.program_id(0).to(tl.int64)
     values = tl.load(table + 3 * piece).to(like.dtype)
     size = tl.load(table + 3 * piece + 1).to(tl.int32)
     if STEPS:
         values, size = tl.multiple_of(values, 16), BLOCK * STEPS
-    # The mean of the first step that has a finite value: of a piece's deviations from it none exceeds 8 of its own deviations
-    # where that step is whole (1/64 of it), so the sums lose no more than four digits when they are centred.
+    return piece, values, size
+
+
+@jit
+def _moments_kernel(like, table, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    """The moments of one piece, of which the table holds address, count and row."""
+    piece, values, size = _piece(like, table, BLOCK, STEPS)
+    # Around the mean of the first step that has one: where that is 1/64 of the piece, it is within 8 standard deviations of the
+    # piece's mean, so the sums of powers lose four digits at most when they are centred.
     shift, found = tl.full((), 0, tl.float64), tl.full((), 0, tl.int32)
     start = found
     while (found == 0) & (start < size):  # pyright: ignore
@@ -125,11 +130,7 @@ def _bins_kernel(
     BLOCK: tl.constexpr, STEPS: tl.constexpr, BINS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """The histogram of one piece, by wider steps of fewer warps: what each warp adds up costs the same for any number of values."""
-    piece = tl.program_id(0).to(tl.int64)
-    values = tl.load(table + 3 * piece).to(like.dtype)
-    size = tl.load(table + 3 * piece + 1).to(tl.int32)
-    if STEPS:
-        values, size = tl.multiple_of(values, 16), BLOCK * STEPS
+    piece, values, size = _piece(like, table, BLOCK, STEPS)
     lo, hi, scale = tl.load(edges), tl.load(edges + 1), tl.load(edges + 2)
     counts = tl.zeros((WIDTH,), tl.int32)
     for start in range(0, size, BLOCK):
@@ -153,8 +154,8 @@ def pieces(address: int, shape: Sequence[int], stride: int, size: int, first: in
 
 def moments_triton(tensors: Sequence[Tensor], bins: Bins | None = None, channels: bool = False) -> Moments:
     """Full pieces and others of each dtype apart. A tensor whose rows are not contiguous is copied."""
-    views_RL = [as_rows(tensor, channels) for tensor in tensors]
-    views_RL = [view if view.stride(1) == 1 else view.contiguous() for view in views_RL]
+    given = (as_rows(tensor, channels) for tensor in tensors)
+    views_RL = [view if view.stride(1) == 1 else view.contiguous() for view in given]
     size_N, firsts = sizes(views_RL)
     like = torch.empty(0, device=tensors[0].device if tensors else "cpu")
     counts_NW = like.new_zeros((len(size_N), bins.count + 2), dtype=torch.int64) if bins else None
@@ -187,8 +188,8 @@ def _launched(
         edges_3 = torch.tensor([bins.lo, bins.hi, bins.scale], dtype=torch.float32, device=like.device)
         width = max(64, 1 << (bins.count + 1).bit_length())
         counts_PW = like.new_empty((len(table_P3), width), dtype=torch.int32)
-        binned = steps * BLOCK // BINNED
-        _bins_kernel[grid](like, table_P3, edges_3, counts_PW, BINNED, binned, bins.count, width)
+        tile = BINNED, steps * BLOCK // BINNED, bins.count, width
+        _bins_kernel[grid](like, table_P3, edges_3, counts_PW, *tile)
         counts_NW.index_add_(0, table_P3[:, 2], counts_PW[:, : bins.count + 2].to(torch.int64))
     return part_PS
 
@@ -218,78 +219,6 @@ BUILDS = (
         )
     ),
 )
-
-
-def moments_cpu(tensors: Sequence[Tensor], bins: Bins | None = None, channels: bool = False) -> Moments:
-    """A batch at a time, in about 1 MB. A tensor whose values are not dense in memory is copied first."""
-    views_RL = [as_rows(tensor, channels) for tensor in tensors]
-    size_N, firsts = sizes(views_RL)
-    counts_NS = np.zeros((len(size_N), bins.count + 3), dtype=np.int64) if bins else None
-    parts, rows = [np.empty((0, SUMS))], [np.empty(0, dtype=np.int64)]
-    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinities are no surprise here
-        for view_RL, numbers in batches(views_RL, firsts):
-            v_RL = np.ascontiguousarray(view_RL.to("cpu", torch.float32).numpy())
-            row_R = np.array(numbers)
-            part_RS, finite_RL = _summed(v_RL)
-            parts.append(part_RS)
-            rows.append(row_R)
-            if bins and counts_NS is not None:
-                _count(_slots(v_RL, part_RS, finite_RL, bins), row_R, counts_NS)
-    table_PS, row_P = torch.from_numpy(np.concatenate(parts)), torch.from_numpy(np.concatenate(rows))
-    counts_NW = None if counts_NS is None else torch.from_numpy(np.roll(counts_NS, 1, 1)[:, :-1])
-    return merge(table_PS, row_P, size_N, counts_NW)
-
-
-def _summed(v_RL: Single) -> tuple[Double, NDArray[np.bool_] | None]:
-    """Parts (R, SUMS), and which values are finite: None for all."""
-    d_RL, finite_RL = v_RL.astype(np.float64), None
-    count_R, sum_R, low_R, high_R = np.full(len(v_RL), v_RL.shape[1]), d_RL.sum(1), v_RL.min(1), v_RL.max(1)
-    if not np.isfinite(sum_R).all():  # of finite float32 values no float64 sum overflows
-        finite_RL = np.isfinite(v_RL)
-        count_R, sum_R = finite_RL.sum(1), d_RL.sum(1, where=finite_RL)
-        low_R = v_RL.min(1, where=finite_RL, initial=np.inf)
-        high_R = v_RL.max(1, where=finite_RL, initial=-np.inf)
-    mean_R = sum_R / np.maximum(count_R, 1)
-    d_RL -= mean_R[:, None]
-    if finite_RL is not None:
-        d_RL[~finite_RL] = 0
-    square_RL = d_RL * d_RL
-    powers = np.vecdot(d_RL, d_RL), np.vecdot(square_RL, d_RL), np.vecdot(square_RL, square_RL)
-    return np.stack((count_R, mean_R, *powers, low_R, high_R), 1), finite_RL
-
-
-def _slots(v_RL: Single, part_RS: Double, finite_RL: NDArray[np.bool_] | None, bins: Bins) -> Single:
-    """Where each value counts, a whole number: S slots, the inner bins from 0 on, then above, not finite, below."""
-    lo, hi = bins.lo, bins.hi
-    slot_RL = v_RL - np.float32(lo)
-    slot_RL *= np.float32(bins.scale)
-    slot_RL.clip(0, bins.count - 1, out=slot_RL)
-    np.floor(slot_RL, out=slot_RL)
-    if not part_RS[:, 5].min() >= lo:  # comparing all costs as much as all of the above
-        slot_RL[v_RL < lo] = bins.count + 2
-    if not part_RS[:, 6].max() < hi:
-        slot_RL[v_RL >= hi] = bins.count
-    if finite_RL is not None:
-        slot_RL[~finite_RL] = bins.count + 1
-    return slot_RL
-
-
-def _count(slot_RL: Single, row_R: NDArray[np.int64], counts_NS: NDArray[np.int64]) -> None:
-    """Add the values in each slot to the counts of their rows. Pieces of one row are counted two values at a time: half the
-    increments, which wait for each other where most values fall into few bins."""
-    width = counts_NS.shape[1]
-    if row_R[0] == row_R[-1] and slot_RL.size > 2 * width**2 and slot_RL.size % 2 == 0:
-        one, other = slot_RL.reshape(2, -1)
-        one *= width
-        one += other
-        pairs_SS = np.bincount(one.astype(np.intp), minlength=width**2).reshape(width, width)
-        counts_NS[row_R[0]] += pairs_SS.sum(0) + pairs_SS.sum(1)
-    else:
-        slot_RL += width * np.arange(len(slot_RL), dtype=np.float32)[:, None]
-        found_RS = np.bincount(slot_RL.astype(np.intp).ravel(), minlength=len(slot_RL) * width).reshape(
-            -1, width
-        )
-        np.add.at(counts_NS, row_R, found_RS)
 
 
 def weight_moments(tensors: Sequence[Tensor], bins: Bins | None = None, channels: bool = False) -> Moments:

@@ -21,7 +21,8 @@ from ..core.scores import Scores
 from ..core.secret import Secret
 from ..core.suspects import Suspects
 from ..kernels.difference_matches import difference_matches
-from ..kernels.keyed_projection import Kind, projection_matches, projection_matrix
+from ..kernels.keyed_projection import projection_matches, projection_matrix
+from ..kernels.projection_columns import Kind
 from .parameter import mean_filter, scored, weight_of
 
 Projection = Literal["random", "sign", "direct", "diff"]
