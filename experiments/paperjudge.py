@@ -91,7 +91,7 @@ def read(measure: Measure, record: Record | str) -> float:
         cause = "the null is too small to decide" if quantity == "detected" else "the model cannot be read"
         raise Unmeasured(cause)
     if quantity == "detected":
-        return 100.0 * value
+        return 100.0 if value else 0.0
     return float(found[quantity]) if quantity in ("statistic", "log10_p") else _share(found, quantity)
 
 
@@ -119,13 +119,13 @@ def place(record: Record, point: str) -> Record:
 
 
 def _utility(record: Record, found: Record, quantity: str, point: str) -> float:
-    unmarked = record["owner"]["unmarked_accuracy"]
-    value = found.get("agreement") if quantity == "agreement" else found.get("accuracy")
+    unmarked = float(record["owner"]["unmarked_accuracy"])
+    value: float | None = found.get("agreement" if quantity == "agreement" else "accuracy")
     if point == "unmarked" and quantity != "agreement":
         value = unmarked
     if value is None:
         raise Unmeasured(f"no {quantity} of the {point} model is recorded")
-    before = unmarked if point in ("marked", "unmarked") else record["marked"]["accuracy"]
+    before = unmarked if point in ("marked", "unmarked") else float(record["marked"]["accuracy"])
     return 100.0 * {"error": 1 - value, "loss": before - value}.get(quantity, value)
 
 

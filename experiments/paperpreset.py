@@ -37,8 +37,8 @@ POINTS = ("unmarked", "rival", "marked", "first", "last", "worst")
 """Where: the unmarked model, another owner's, the marked one, or a surrogate: the first and the last of the curve, the one with the
 lowest statistic within 2 pp of the marked model's accuracy, or that of a strength, as a number."""
 UNPUBLISHED = "No number published that we could check."
-SCALES = ("full", "laptop")
 Scale = Literal["full", "laptop"]
+SCALES: tuple[Scale, ...] = ("full", "laptop")
 Provenance = Literal["verified", "secondary", "unverified"]
 CLOSED = ConfigDict(extra="forbid")
 READING = re.compile(r"(?:(\w+)/)?(\w+)\.(\w+)@([\w.]+)")
