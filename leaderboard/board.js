@@ -56,6 +56,7 @@ function boardHere() {
     trials,
     declared,
     frontiers: single ? {} : board.frontiers,
+    wins: single ? {} : board.wins,
     allColumns: columns,
     allSchemes: [...rows.map((row) => row.watermark), data.control].filter((name) => present.has(name)),
     cell: (scheme, column) => cells.get(`${scheme}\n${column.label}`),
@@ -103,10 +104,12 @@ function keepPlace() {
 function drawOverview(here) {
   drawRanking(here);
   drawHeat(here);
+  drawWins(here);
   drawFrontiers(here);
   drawCurves(here);
   drawControls(here);
   drawUnfinished(here);
+  drawExcluded();
 }
 
 function drawClaim(here) {
@@ -121,6 +124,7 @@ function drawClaim(here) {
   const seeds = new Set(here.trials.map((record) => record.seed)).size;
   document.querySelector("#facts").textContent =
     `${plural(here.trials.length, "trial")}, ${plural(seeds, "seed")}${last ? `, the last of ${last.slice(0, 10)}` : ""}.`;
+  if (!marked.length) document.querySelector("#claim").textContent = `No scheme on this board: only the control ran, ${model} on ${task}.`;
   const bound = fixed(100 * 0.05 ** (1 / Math.max(seeds, 1)), 0);
   document.querySelector("#seeds-note").textContent =
     `With ${plural(seeds, "seed")}, surviving every time bounds the true detection rate below by only ${bound} % (95 % confidence).`;
@@ -157,7 +161,7 @@ async function start() {
   dialog.addEventListener("close", () => state.cell && go({ cell: "" }));
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   if (!data.records.length) {
-    document.querySelector("#overview").replaceChildren(el("p", {}, "There are no records yet; assay suite quick makes some."));
+    drawNothing();
     return;
   }
   readAddress();

@@ -87,7 +87,7 @@ function heatGrid(here, groups) {
   const look = { role: "grid", class: roomy ? "heat roomy" : "heat", "aria-label": "Outcome by scheme and attack", style: `--cell: ${cellWidth(here.columns.length)}rem` };
   const grid = el("table", look, head, bodies);
   grid.querySelector("[role=gridcell]")?.setAttribute("tabindex", "0");
-  listen(grid);
+  listen(grid, { tip: cellTip, open: openCell });
   return grid;
 }
 
@@ -111,14 +111,16 @@ function heatLegend(here) {
   document.querySelector("#heat-order").replaceChildren(...buttons);
 }
 
-function listen(grid) {
+/** tip(cell): the lines of a cell's tip; open(node): what a click or Enter does. */
+function listen(grid, { tip, open }) {
   const at = (event) => event.target.closest("[role=gridcell]");
-  grid.addEventListener("mouseover", (event) => (at(event)?.cell ? showTip(at(event)) : hideTip()));
+  const tell = (node) => showTip(node, tip(node.cell));
+  grid.addEventListener("mouseover", (event) => (at(event)?.cell ? tell(at(event)) : hideTip()));
   grid.addEventListener("mouseleave", hideTip);
-  grid.addEventListener("focusin", (event) => at(event)?.cell && showTip(at(event)));
+  grid.addEventListener("focusin", (event) => at(event)?.cell && tell(at(event)));
   grid.addEventListener("focusout", hideTip);
-  grid.addEventListener("click", (event) => openCell(at(event)));
-  grid.addEventListener("keydown", (event) => at(event) && stepFrom(at(event), event, grid));
+  grid.addEventListener("click", (event) => open(at(event)));
+  grid.addEventListener("keydown", (event) => at(event) && stepFrom(at(event), event, grid, open));
 }
 
 function openCell(node) {
@@ -128,11 +130,11 @@ function openCell(node) {
 }
 
 /** Arrows move in the grid, of which one cell at a time is a stop of the Tab key. */
-function stepFrom(node, event, grid) {
+function stepFrom(node, event, grid, open) {
   if (event.key === "Escape") hideTip();
   if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
-    openCell(node);
+    open(node);
   }
   const rows = [...grid.querySelectorAll("tbody tr:not(.family)")];
   const [r, c] = [rows.indexOf(node.parentNode), node.cellIndex];
@@ -147,18 +149,21 @@ function stepFrom(node, event, grid) {
   next.focus();
 }
 
-function showTip(node) {
-  const { scheme, column, trials, weakest, loss, worst } = node.cell;
+function cellTip({ scheme, column, trials, weakest, loss, worst, count }) {
   const seeds = trials.length > 1 ? trials.slice(0, 12).map((r) => el("li", {}, `seed ${r.seed}: ${shortOutcome(r)}${r.weakest === null ? "" : `, ${fixed(r.weakest, 2)}`}`)) : [];
-  const tip = document.querySelector("#tip");
-  tip.replaceChildren(
+  return [
     el("strong", {}, `${schemeName(scheme)} under ${column.label}`),
-    el("p", {}, el("span", { class: `tag ${worst}` }, GLYPHS[worst]), ` ${cellWord(node.cell)}`),
+    el("p", {}, el("span", { class: `tag ${worst}` }, GLYPHS[worst]), ` ${cellWord({ worst, count, trials })}`),
     ...(weakest === undefined || worst === "control" ? [] : [el("p", {}, `${column.claims ? "strongest" : "weakest"} log10 p: ${fixed(weakest, 2)}`)]),
     ...(loss === null ? [] : [el("p", {}, `cheapest theft ${lost(loss)}`)]),
     ...(trials[0].reason ? [el("p", { class: "why" }, trials[0].reason.slice(0, 160))] : []),
     ...(seeds.length ? [el("ul", {}, seeds)] : []),
-  );
+  ];
+}
+
+function showTip(node, told) {
+  const tip = document.querySelector("#tip");
+  tip.replaceChildren(...told);
   tip.hidden = false;
   const [box, own] = [node.getBoundingClientRect(), tip.getBoundingClientRect()];
   const left = Math.max(8, Math.min(box.left + box.width / 2 - own.width / 2, innerWidth - own.width - 8));

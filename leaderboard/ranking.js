@@ -101,18 +101,28 @@ const estimateText = (row, name) => {
   return known(ends[0]) ? `${percents(ends[0])} to ${percents(ends[1])}, interval ${percents(ends[2])} to ${percents(ends[3])}` : "";
 };
 
-function costColumns() {
+function costColumns(rows) {
   const share = (field) => (row) => (known(row[field]) ? percent(row[field]) : "–");
   const plain = (field) => (row) => (known(row[field]) ? compact(row[field]) : "–");
   return [
     numeric("cost_pp", "owner’s cost, pp", (row) => (known(row.cost_pp) ? estimate({ ...row, cost_pp_least: null }, "cost_pp") : "–")),
     numeric("embedding_seconds", "embedding, s", plain("embedding_seconds")),
-    numeric("verification_queries", "queries to verify", plain("verification_queries")),
-    numeric("verification_seconds", "seconds to verify", plain("verification_seconds")),
+    ...toldColumns(rows),
     numeric("bits", "payload, bits", plain("bits")),
     numeric("bit_accuracy", "read right", share("bit_accuracy")),
     numeric("bit_accuracy_attacked", "after the worst attack", share("bit_accuracy_attacked")),
   ];
+}
+
+/** Of the owner's side, what the records of this board tell. */
+function toldColumns(rows) {
+  const milliseconds = (row) => (known(row.verification_seconds) ? 1000 * row.verification_seconds : null);
+  const columns = [
+    numeric("verification_queries", "queries to verify", (row) => compact(row.verification_queries)),
+    numeric("verification_seconds", "ms to verify", (row) => compact(milliseconds(row)), { value: milliseconds }),
+    numeric("detectability_auc", "detectable, AUC", (row) => fixed(row.detectability_auc, 2), { hint: "How well the best detector tells marked models or queries from others; 0.5 is a guess" }),
+  ];
+  return columns.filter(({ field }) => rows.some((row) => known(row[field])));
 }
 
 /** The columns with something in them. */
@@ -129,7 +139,7 @@ function rankingColumns(rows) {
     ],
     outcomes: () => outcomeColumns(rows),
     scores: scoreColumns,
-    costs: costColumns,
+    costs: () => costColumns(rows),
   };
   const chosen = scored || state.columns === "outcomes" ? state.columns : "overview";
   return [...identity(), ...(sets[chosen] ?? sets.overview)()];

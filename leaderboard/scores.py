@@ -121,20 +121,24 @@ def _costs(done: list[Record], draws: int, seed: int) -> Record:
     """pp of accuracy (the mean is the ranking's cost_pp), seconds, and what one verification takes where records tell."""
     cost_S = _once(done, lambda r: 100 * (r["owner"]["unmarked_accuracy"] - r["marked"]["accuracy"]))
     seconds_S = _once(done, lambda r: r["owner"]["embedding_seconds"])
-    verifying = {
-        f"verification_{unit}": _number(_mean(_once(done, partial(_verification, unit))))
-        for unit in ("queries", "seconds")
+    told = {
+        "verification_queries": ("verification", "queries"),
+        "verification_seconds": ("verification", "seconds"),
+        "detectability_auc": ("detectability", "auc"),
     }
+    owners = {name: _number(_mean(_once(done, partial(_owners, *place)))) for name, place in told.items()}
     interval = worst_interval(cost_S[:, None], draws, seed)
     return {
         **_named("cost", ("pp_low", "pp_high"), interval),
         "embedding_seconds": _number(_mean(seconds_S)),
-        **verifying,
+        **owners,
     }
 
 
-def _verification(unit: str, record: Record) -> float:
-    value = record["owner"].get("verification", {}).get(unit)
+def _owners(group: str, name: str, record: Record) -> float:
+    """What records may tell of the owner's side: `owner.verification` (queries, seconds of one verification of the marked
+    model) and `owner.detectability` (auc of the best detector)."""
+    value = (record["owner"].get(group) or {}).get(name)
     return math.nan if value is None else float(value)
 
 

@@ -11,6 +11,7 @@ const DEFAULTS = {
   cell: "",
   order: "rank",
   columns: "overview",
+  wins: "rank",
   ...Object.fromEntries(FILTERS.map((name) => [name, ""])),
 };
 const state = { ...DEFAULTS };

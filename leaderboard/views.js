@@ -37,9 +37,15 @@ function schemeView(name, here) {
       el("details", {}, asTable, cellsTable(cells, (c) => attackLink(c.column.label))),
     ),
     titled("Accuracy against evidence", smallMultiples(name, here)),
+    ...against(name, here),
     ...(name === data.control ? [] : [titled("Negative controls and nulls", controlsTable([name], measured), controlsNote())]),
     titled("Settings", settingsOf(trials[0], ["watermark", "verification", "task", "model", "trainer"])),
   ];
+}
+
+function against(name, here) {
+  const rows = d3.sort([...duels(here.wins).values()].filter((duel) => duel.row === name), (duel) => duel.holm, (duel) => (duel.alone - duel.other) / duel.shared);
+  return rows.length ? [titled("Against every other scheme", ...folding("A table, the scheme that beats it most often first", () => duelsTable(rows)))] : [];
 }
 
 function schemeFacts(name, row, here) {

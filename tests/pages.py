@@ -1,10 +1,11 @@
 """Records for the tests of the page, made from real ones, and the page that is written from them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from assay.leaderboard.page import write_board
 from assay.leaderboard.ranking import Record
-from assay.leaderboard.store import Store
+from assay.leaderboard.store import Excluded, Store
 
 QUICK = Path(__file__).resolve().parent.parent / "results" / "quick" / "records"
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> <!-- records -->"
@@ -44,7 +45,18 @@ def several() -> list[Record]:
     return [*records, worse, blocked, senseless, died, renamed(prune, task="fashion")]
 
 
-def written(records: list[Record], folder: Path) -> str:
+def many_seeds(count: int = 8) -> list[Record]:
+    """adi_derived and uchida as they are, seed after seed, and a scheme that is always removed."""
+    base = [r for r in quick() if r["choices"]["watermark"] in ("adi_derived", "uchida")]
+    removed = found(quick(), "uchida", "distill")
+    lost = [
+        {**removed, "choices": {**r["choices"], "watermark": "lost"}, "declared": r["declared"]}
+        for r in base[:6]
+    ]
+    return [renamed(record, seed) for seed in range(count) for record in (*base, *lost)]
+
+
+def written(records: Iterable[Record | Excluded], folder: Path) -> str:
     path = folder / "board.html"
     write_board(records, path)
     assert [p.name for p in folder.iterdir()] == ["board.html"]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import EVIL, found, quick, renamed, several, written
+from pages import EVIL, found, many_seeds, quick, renamed, several, written
 from playwright.sync_api import Browser, sync_playwright
 from playwright.sync_api import Page as Tab
 
+from assay.leaderboard.store import Excluded
 from assay.leaderboard.view import command
 
 
@@ -224,6 +225,62 @@ def test_a_large_board_draws_a_dozen_panels_first(browser: Browser, tmp_path: Pa
     tab.locator("#heat-order button", has_text="By family").click()
     assert tab.locator("#outcomes tr.family").count() > 1
     assert "order=family" in tab.url
+    tab.close()
+
+
+def test_schemes_are_compared_in_pairs_by_pointer_and_by_keyboard(browser: Browser, tmp_path: Path) -> None:
+    """8 seeds of the same results: uchida survives what `lost` never does, and is no better than itself."""
+    written(many_seeds(8), tmp_path)
+    tab = opened(browser, tmp_path / "board.html")
+    cell = tab.get_by_label(re.compile("^uchida against lost"))
+    assert "Holm-corrected p 0.02344, ahead" in (cell.get_attribute("aria-label") or "")  # 3 pairs x 2 / 2^8
+    assert "*" in cell.inner_text()
+    cell.hover()
+    assert "ahead in 8 seeds, behind in 0" in tab.locator("#tip").inner_text()
+    own = tab.get_by_label(re.compile("^lost against uchida"))
+    assert own.inner_text() == "·*"
+    own.focus()
+    assert "behind" in tab.locator("#tip").inner_text()
+    tab.keyboard.press("Home")
+    assert tab.evaluate("document.activeElement.cellIndex") == 1
+    tab.get_by_text("By mean share of wins").click()
+    assert "wins=share" in tab.url
+    assert tab.locator("#wins tbody th").all_inner_texts()[-1] == "lost"
+    tab.locator("#wins-table summary").focus()
+    tab.keyboard.press("Enter")
+    tab.locator("#wins-table tbody tr").nth(2).wait_for()
+    assert tab.locator("#wins-table tbody td:first-child").all_inner_texts()[:2] == ["0.02344 *"] * 2
+    tab.locator("#filter-schemes").fill("adi")
+    tab.locator("#wins-section").wait_for(state="hidden")  # a scheme alone has nobody to be compared with
+    tab.goto((tmp_path / "board.html").as_uri() + "#scheme=lost")
+    tab.locator("#view summary", has_text="that beats it most often").click()
+    assert tab.locator("#view .sortable tbody tr").count() == 2
+    tab.close()
+
+
+def test_what_is_excluded_is_listed(browser: Browser, tmp_path: Path) -> None:
+    bad = [Excluded(f"{i}.json", "edited", f"was edited {EVIL}") for i in range(20)]
+    written([{**record, "hash": None} for record in quick()] + bad, tmp_path)
+    tab = opened(browser, tmp_path / "board.html")
+    words = tab.locator("#excluded-section").inner_text()
+    assert "0.json" in words
+    assert EVIL in words
+    assert "24 trials of this page have no content hash" in words
+    assert tab.locator("#excluded tbody tr").count() == 12
+    tab.get_by_text("All 20 files").click()
+    assert tab.locator("#excluded tbody tr").count() == 20
+    tab.close()
+
+
+@pytest.mark.parametrize("scheme", ["none", ""])
+def test_an_empty_board_says_so(scheme: str, browser: Browser, tmp_path: Path) -> None:
+    """Only the control ran; or nothing counts at all."""
+    records = [r for r in quick() if r["choices"]["watermark"] == scheme]
+    written([*records, Excluded("x.json", "unreadable", "is empty")], tmp_path)
+    tab = opened(browser, tmp_path / "board.html")
+    said = "No scheme on this board" if records else "No record counts."
+    assert said in tab.locator("body").inner_text()
+    assert "x.json" in tab.locator("#excluded-section").inner_text()
     tab.close()
 
 
