@@ -35,6 +35,8 @@ class Evidence:
     detected: bool | None
     random_keys: NullResult | None
     independent_models: NullResult | None
+    rivals: NullResult | None = None
+    """Models marked by the same scheme for others, where the null holds some."""
 
 
 def weigh(
@@ -46,20 +48,23 @@ def weigh(
     valid: Collection[str],
     fpr: float,
     deposits: int = 1,
+    rivals: Sequence[float] = (),
 ) -> Evidence:
-    """Evidence of key column `key` on suspect `row`. `null_models`: extremities of this key on independent models. `deposits`: of
-    so many keys this is the best one, and p is that of the best (Sidak).
+    """Evidence of key column `key` on suspect `row`. `null_models`: extremities of this key on independent models; `rivals`: on
+    models that the same scheme marks for others. `deposits`: this is the best of so many keys, and p is that of the best (Sidak).
 
-    The exact tail decides where the scheme has one, else the first of the scheme's own valid nulls."""
+    The exact tail decides where the scheme has one, else random keys where they are valid, else the models: of nobody's and rivals'
+    the larger p, which is valid whichever of the two the suspect is."""
     extremity_MK = scores.extremity_MK
     found = extremity_MK[row, key]
     nulls = {
         "random_keys": extremity_MK[row, list(random_columns)],
         "independent_models": np.asarray(null_models),
+        "rivals": np.asarray(rivals),
     }
     results: dict[str, NullResult] = {}
     for name, null in nulls.items():
-        if len(null) and name in valid:
+        if len(null) and ("independent_models" if name == "rivals" else name) in valid:
             results[name] = _against(null, found)
     source, log10_p = _deciding(scores, row, key, results)
     log10_p = float(best_of_log10_p(log10_p, deposits)) if deposits > 1 else log10_p
@@ -73,6 +78,7 @@ def weigh(
         detected=_decide(log10_p, fpr, results.get(source)) if found > -np.inf else False,
         random_keys=results.get("random_keys"),
         independent_models=results.get("independent_models"),
+        rivals=results.get("rivals"),
     )
 
 
@@ -91,10 +97,12 @@ def _finite(value: float) -> float | None:
 def _deciding(scores: Scores, row: int, key: int, results: dict[str, NullResult]) -> tuple[str, float]:
     if scores.log10_p_MK is not None:
         return scores.law, float(scores.log10_p_MK[row, key])
-    for name in ("random_keys", "independent_models"):
-        if name in results:
-            return name, results[name].log10_p
-    return "none", 0.0
+    if "random_keys" in results:
+        return "random_keys", results["random_keys"].log10_p
+    if not results:
+        return "none", 0.0
+    name = max(results, key=lambda name: results[name].log10_p)
+    return name, results[name].log10_p
 
 
 def _decide(log10_p: float, fpr: float, null: NullResult | None) -> bool | None:

@@ -67,19 +67,21 @@ def calibrate(trial: Trial) -> Calibration:
     matrix = Matrix.measured(trial, owner(trial, "owner"), owner(trial, "rival"), [], Ledger())
     scores, randoms = matrix.scores, list(matrix.randoms)
     return Calibration(
-        nulls=list(_nulls(scores, matrix.nulls, randoms, matrix.fpr)),
+        nulls=_nulls(matrix, randoms),
         marked=matrix.weigh(Matrix.MARKED),
         unit=scores.unit,
         trials=scores.trials,
         law=None if scores.log10_p_MK is None else scores.law,
         fpr=matrix.fpr,
-        supported=rate_bound(0, trial.settings.verification.null_models),
+        supported=rate_bound(0, len(matrix.nobodys)),
     )
 
 
-def _nulls(scores: Scores, models: slice, randoms: Sequence[int], fpr: float) -> list[Null]:
-    rows = list(range(models.start, models.stop))
+def _nulls(matrix: Matrix, randoms: Sequence[int]) -> list[Null]:
+    scores, rows, rivals, fpr = matrix.scores, matrix.nobodys, matrix.rivals, matrix.fpr
     found = [null("owner's key, independent models", scores, rows, [0], len(rows), fpr)]
+    if rivals:
+        found.append(null("owner's key, models of rivals", scores, rivals, [0], len(rivals), fpr))
     if len(randoms):
         found += [
             null("random keys, marked model", scores, [Matrix.MARKED], randoms, len(randoms), fpr),

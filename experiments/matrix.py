@@ -19,8 +19,9 @@ from ..core.scores import Scores
 from ..core.suspects import Suspects
 from ..core.theft import Surrogate
 from .cache import code_digest
-from .people import Owner, clean_models, scheme_of
-from .trial import Trial
+from .people import Owner, scheme_of
+from .population import kinds, population
+from .trial import Kind, Trial
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Matrix:
     randoms: range
     presented: dict[int, int]
     """The surrogates' numbers and the columns of the keys presented with them."""
-    nulls: slice
-    """The null models' rows; the surrogates' follow."""
+    kinds: Sequence[Kind]
+    """Of the null models, whose rows follow the marked model's; the surrogates' follow them."""
     valid: Sequence[str]
     fpr: float
 
@@ -55,8 +56,7 @@ class Matrix:
         def known() -> (
             Suspects
         ):  # loaded only by the first trial of a scheme, and where new keys are presented
-            nulls = clean_models(trial, trial.settings.verification.null_models)
-            return Suspects([mine.victim, rival.marked, mine.marked, *nulls], device)
+            return Suspects([mine.victim, rival.marked, mine.marked, *population(trial)], device)
 
         shown = [(i, key) for i, s in enumerate(stolen) if (key := s.claim or s.mark) is not None]
         thiefs = [key for _, key in shown]
@@ -71,23 +71,35 @@ class Matrix:
             keys=[*own, *thiefs],
             randoms=range(2, len(own)),
             presented={i: len(own) + column for column, (i, _) in enumerate(shown)},
-            nulls=slice(Matrix.NULLS, Matrix.NULLS + trial.settings.verification.null_models),
+            kinds=kinds(trial),
             valid=scheme.nulls,
             fpr=trial.settings.verification.fpr,
         )
 
+    @property
+    def nobodys(self) -> list[int]:
+        """The rows of the null models that the scheme itself does not mark."""
+        return [self.NULLS + i for i, kind in enumerate(self.kinds) if kind != "rival"]
+
+    @property
+    def rivals(self) -> list[int]:
+        return [self.NULLS + i for i, kind in enumerate(self.kinds) if kind == "rival"]
+
     def surrogate(self, number: int) -> int:
         """Its row."""
-        return int(self.nulls.stop) + number
+        return self.NULLS + len(self.kinds) + number
 
     def weigh(self, row: int, key: int = 0, deposits: int = 1) -> Evidence:
-        null_M = self.scores.extremity_MK[self.nulls, key].tolist()
-        return weigh(self.scores, row, key, self.randoms, null_M, self.valid, self.fpr, deposits)
+        nobodys, rivals = (
+            self.scores.extremity_MK[rows, key].tolist() for rows in (self.nobodys, self.rivals)
+        )
+        return weigh(self.scores, row, key, self.randoms, nobodys, self.valid, self.fpr, deposits, rivals)
 
     def summary(self) -> dict[str, Any]:
         """The null scores themselves: the owner's key on each null model, each random key on the marked model."""
         return {
-            "independent_models": finite(self.scores.statistic_MK[self.nulls, 0]),
+            "independent_models": finite(self.scores.statistic_MK[self.nobodys, 0]),
+            "rivals": finite(self.scores.statistic_MK[self.rivals, 0]),
             "random_keys": finite(self.scores.statistic_MK[self.MARKED, list(self.randoms)]),
         }
 
@@ -96,14 +108,14 @@ class Matrix:
         without one. Cells of one key, or of one model, are not independent."""
         if self.scores.log10_p_MK is None:
             return None
-        p = self.scores.log10_p_MK[self.nulls, list(self.randoms)]
+        p = self.scores.log10_p_MK[np.ix_(self.nobodys, list(self.randoms))]
         return {"cells": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
 
     def claimed(self, key: int) -> dict[str, int | None]:
         """How many models of nobody an accuser's key claims by the exact tail; None without one."""
         if self.scores.log10_p_MK is None:
-            return {"models": len(self.scores.statistic_MK[self.nulls]), "claims": None}
-        p = self.scores.log10_p_MK[self.nulls, key]
+            return {"models": len(self.nobodys), "claims": None}
+        p = self.scores.log10_p_MK[self.nobodys, key]
         return {"models": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
 
 

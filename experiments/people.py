@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import Timeout
 from torch import nn
 
 from ..core.contracts import Task
@@ -46,9 +45,9 @@ def buyer(trial: Trial, number: int) -> Owner:
     return marked_by(trial, trial.task, trial.seed, number)
 
 
-def marked_by(trial: Trial, task: Task, seed: int, number: int) -> Owner:
-    """A scheme that embeds nothing marks the victim itself."""
-    victim, facts = clean(trial, seed, task)
+def marked_by(trial: Trial, task: Task, seed: int, number: int, wait: bool = True) -> Owner:
+    """A scheme that embeds nothing marks the victim itself. filelock.Timeout unless `wait` when another process is at it."""
+    victim, facts = clean(trial, seed, task, wait)
     key, key_seconds = key_of(trial, task, seed, victim, number)
     if not trial.watermark.embeds:
         return Owner(key, victim, victim, facts["seconds"], key_seconds)
@@ -58,8 +57,8 @@ def marked_by(trial: Trial, task: Task, seed: int, number: int) -> Owner:
         return trial.watermark.embed(victim, key, task, fit)
 
     code = code_digest(type(trial.watermark))
-    make = _timed(embed, Trainer(trial.hardware, task.recipe, seed_for(seed, "victim")))
-    marked, more = trial.cache.model(config, code, make, lambda: task.fresh(None))
+    make = timed(embed, Trainer(trial.hardware, task.recipe, seed_for(seed, "victim")))
+    marked, more = trial.cache.model(config, code, make, lambda: task.fresh(None), wait)
     return Owner(key, victim, marked, facts["seconds"], round(key_seconds + more["seconds"], 3))
 
 
@@ -98,21 +97,8 @@ def clean(
     def train(fit: Trainer) -> nn.Module:
         return fit(own.fresh(None), own.owner, label=f"unmarked model, seed {seed}")
 
-    make = _timed(train, Trainer(trial.hardware, own.recipe, seed_for(seed, "victim")))
+    make = timed(train, Trainer(trial.hardware, own.recipe, seed_for(seed, "victim")))
     return trial.cache.model(training(trial, seed), code_digest(), make, lambda: own.fresh(None), wait)
-
-
-def clean_models(trial: Trial, count: int) -> list[nn.Module]:
-    """`count` independent models, the same for every trial of the task. Those another process is training are left for
-    last, so concurrent trials share the work instead of queueing for it."""
-    models: dict[int, nn.Module] = {}
-    for wait in (False, True):
-        for i in set(range(count)) - set(models):
-            try:
-                models[i], _ = clean(trial, NOBODY + i, wait=wait)
-            except Timeout:
-                continue
-    return [models[i] for i in range(count)]
 
 
 def training(trial: Trial, seed: int) -> dict[str, Any]:
@@ -122,7 +108,7 @@ def training(trial: Trial, seed: int) -> dict[str, Any]:
     return {"task": config["task"], "model": config["model"], "trainer": hardware, "seed": seed}
 
 
-def _timed(
+def timed(
     work: Callable[[Trainer], nn.Module], fit: Trainer
 ) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
     def make() -> tuple[nn.Module, dict[str, Any]]:

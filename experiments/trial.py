@@ -25,14 +25,17 @@ from .cache import Cache
 from .config import Spec, suggest
 from .meter import Meter
 
+Kind = Literal["other_seed", "half_data", "other_architecture", "adversarial", "other_mark", "rival"]
+"""Of null models (population.py)."""
+
 
 @dataclass(frozen=True)
 class Verification(Configured):
-    """conf/verification: the declared false-positive rate, K random keys, m null models."""
+    """conf/verification: the declared false-positive rate, K random keys, m null models of other seeds, or so many of each kind."""
 
     fpr: Annotated[float, Gt(0), Lt(1)]
     random_keys: Annotated[int, Ge(0)]
-    null_models: Annotated[int, Ge(0)]
+    null_models: Annotated[int, Ge(0)] | dict[Kind, Annotated[int, Ge(0)]]
 
 
 @dataclass(frozen=True)

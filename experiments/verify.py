@@ -12,7 +12,7 @@ from ..core.secret import Secret
 from ..core.suspects import Suspects
 from ..zoo.files import load_key, load_model, load_tensors
 from .config import composer, options, suggest
-from .people import clean_models
+from .population import grouped, kinds, population
 from .show import p_value
 from .trial import Trial, prepare
 
@@ -86,11 +86,12 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
         raise
     except (NotApplicable, ValueError) as error:
         raise ConfigError(f"{key} does not fit {model}: {error}") from None
-    nulls = clean_models(trial, settings.verification.null_models)
-    null_M: list[float] = []
+    nulls, null_M = population(trial), []
     if nulls:
         null_M = scheme.score(Suspects(nulls, settings.trainer.device), [mine]).extremity_MK[:, 0].tolist()
-    return weigh(scores, 0, 0, range(1, count + 1), null_M, scheme.nulls, settings.verification.fpr)
+    nobodys, rivals = grouped(null_M, kinds(trial))
+    fpr = settings.verification.fpr
+    return weigh(scores, 0, 0, range(1, count + 1), nobodys, scheme.nulls, fpr, rivals=rivals)
 
 
 def check_shape(key: Key, shape: tuple[int, ...], path: Path) -> None:
@@ -125,7 +126,12 @@ def sentence(found: Evidence, model: Path, derivation: str) -> str:
         f"{model}: {shown} {found.unit}, p = {p_value(found.log10_p)} ({found.source}); at a false-positive rate of {found.fpr:g} "
         f"this is {verdict}."
     ]
-    for name, null in (("random keys", found.random_keys), ("independent models", found.independent_models)):
+    nulls = {
+        "random keys": found.random_keys,
+        "independent models": found.independent_models,
+        "models of rivals": found.rivals,
+    }
+    for name, null in nulls.items():
         if null is not None:
             shown_p = p_value(null.log10_p)
             lines.append(f"  {null.exceed} of {null.count} {name} score as high (p = {shown_p})")

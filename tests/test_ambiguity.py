@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from nobody import clean_models
 from torch import Tensor, nn
 
 from assay.attacks.collude import Collude, colluded, mixed
@@ -19,7 +20,7 @@ from assay.core.theft import Attack, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.meter import Meter
-from assay.experiments.people import clean, clean_models
+from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nobody import clean_models
 from scipy import stats
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.catalogue import catalogue
 from assay.experiments.meter import Meter
-from assay.experiments.people import clean, clean_models
+from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 from assay.watermarks.dawn import DawnKey, choice, shuffled
 from assay.watermarks.honeytrace import paired_t, resemblance

@@ -220,6 +220,37 @@ def test_size_when_half_of_the_null_models_cannot_be_read() -> None:
     assert 0.05 < accused <= 0.1 + 4 * math.sqrt(0.1 / 4000)
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+@pytest.mark.parametrize("is_rivals", [False, True])
+def test_size_over_nobodys_and_rivals_models(is_rivals: bool, shift: float) -> None:
+    """Rivals' models score `shift` above nobody's: the rate holds for an accused of either kind, where a null of both, mixed,
+    would accuse rivals of the shift 6 times too often."""
+    rng = np.random.default_rng(4)
+    accused, pooled = 0, 0
+    for _ in range(4000):
+        nobodys, rivals = rng.normal(size=99), rng.normal(size=19) + shift
+        suspect = plain([[rng.normal() + (shift if is_rivals else 0)]])
+        found = weigh(suspect, 0, 0, (), nobodys.tolist(), BOTH, 0.05, rivals=rivals.tolist())
+        accused += found.detected is True
+        pooled += judge(suspect, [*nobodys, *rivals], fpr=0.05).detected is True
+    assert accused / 4000 <= 0.05 + 4 * math.sqrt(0.05 / 4000)
+    if is_rivals and shift:
+        assert pooled / 4000 > 0.25
+
+
+def test_a_mark_must_stand_out_from_rivals_too() -> None:
+    """The larger p decides and says which models it is of; too few rivals leave it open."""
+    suspect = plain([[0.9]])
+    nobodys, rivals = [0.1] * 99, [0.5] * 98 + [0.95]
+    beaten = weigh(suspect, 0, 0, (), nobodys, BOTH, 0.01, rivals=rivals)
+    assert (beaten.source, beaten.detected) == ("rivals", False)
+    assert beaten.rivals == null_result(99, 1, 0.95)
+    assert beaten.independent_models == null_result(99, 0, 0.1)
+    assert weigh(suspect, 0, 0, (), nobodys, BOTH, 0.01, rivals=[*rivals[:98], 0.5]).detected is True
+    assert weigh(suspect, 0, 0, (), nobodys, BOTH, 0.01, rivals=rivals[:20]).detected is None
+    assert weigh(suspect, 0, 0, (), nobodys, ("random_keys",), 0.01, rivals=rivals).rivals is None
+
+
 @pytest.mark.parametrize(("trials", "chance", "two_sided"), [(256, 0.5, True), (100, 0.1, False)])
 def test_size_of_the_exact_tail(trials: int, chance: float, two_sided: bool) -> None:
     rng = np.random.default_rng(3)

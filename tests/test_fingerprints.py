@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nobody import clean_models
 from torch import Tensor, nn
 
 from assay.core.errors import ConfigError, NotApplicable
@@ -14,7 +15,7 @@ from assay.core.key import Key
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects, logits
 from assay.experiments.api import build
-from assay.experiments.people import clean, clean_models
+from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 from assay.watermarks.adversarial_keys import away_from, frozen, pgd
 from assay.watermarks.blackmarks import BlackMarksKey, bit_loss, read_bits, two_groups

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nobody import clean_models
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,7 +18,7 @@ from assay.core.secret import Secret
 from assay.core.suspects import Suspects
 from assay.experiments.api import build
 from assay.experiments.meter import Meter
-from assay.experiments.people import Owner, clean_models, owner
+from assay.experiments.people import Owner, owner
 from assay.experiments.trial import Trial
 from assay.watermarks.app import worst_step
 from assay.watermarks.certified import (

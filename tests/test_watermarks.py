@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nobody import clean_models
 from scipy import stats
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from assay.core.secret import Secret
 from assay.core.suspects import Suspects
 from assay.experiments.api import build
 from assay.experiments.catalogue import catalogue, declared
-from assay.experiments.people import Owner, clean, clean_models, owner
+from assay.experiments.people import Owner, clean, owner
 from assay.experiments.trial import Trial
 from assay.zoo.files import load_key, save_key
 

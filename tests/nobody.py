@@ -1,0 +1,10 @@
+"""Models of nobody, for tests that score keys on some."""
+
+from torch import nn
+
+from assay.experiments.people import NOBODY, clean
+from assay.experiments.trial import Trial
+
+
+def clean_models(trial: Trial, count: int) -> list[nn.Module]:
+    return [clean(trial, NOBODY + i)[0] for i in range(count)]
