@@ -25,22 +25,21 @@ FAILED = 1
 def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     """1 when a trial failed; what the verdicts are changes nothing."""
     folders = [*([Path(arguments.config_dir)] if arguments.config_dir else []), CONF]
-    if arguments.name is None:
-        if rest:
-            raise ConfigError(f"expected the name of a paper before {rest[0]!r}")
-        names = sorted(options("paper", folders[:-1]))
-        papershow.catalogue({name: load(name, folders) for name in dict.fromkeys(names)}, console)
+    name, rest = named(arguments.name, rest)
+    if name is None:
+        names = sorted(set(options("paper", folders[:-1])))
+        papershow.catalogue({name: load(name, folders) for name in names}, console)
         return 0
     if arguments.jobs < 1:
         raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
-    citation, preset = load(arguments.name, folders)
+    citation, preset = load(name, folders)
     scale, seeds, settings = asked(rest, preset)
     trials = composed(preset, scale, seeds, settings, arguments.config_dir)
-    records = ran(trials, arguments.jobs, arguments.name, scale, console)
-    report = reported(arguments.name, citation, preset, scale, settings, records)
+    records = ran(trials, arguments.jobs, name, scale, console)
+    report = reported(name, citation, preset, scale, settings, records)
     papershow.tell(report, console)
     runs = Path(next(iter(next(iter(trials.values())).values())).config["paths"]["runs"])
-    place = Path(arguments.output or runs / "papers") / f"{arguments.name}-{scale}"
+    place = Path(arguments.output or runs / "papers") / f"{name}-{scale}"
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(place.with_suffix(".md"), papershow.markdown(report, runs, place.parent).encode())
     write_atomically(place.with_suffix(".html"), papershow.page(report).encode())
@@ -49,6 +48,14 @@ def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     for record in failed:
         console.print(f"[red]failed[/] {record['id']}: {escape(record['reason'])}", soft_wrap=True)
     return FAILED if failed else 0
+
+
+def named(name: str | None, rest: list[str]) -> tuple[str | None, list[str]]:
+    """The paper's name and the words after it. Behind options, argparse leaves the name among the others."""
+    words = [*([name] if name else []), *rest]
+    if words and "=" in words[0]:
+        raise ConfigError(f"expected the name of a paper before {words[0]!r}; `assay paper` lists them")
+    return (words[0], words[1:]) if words else (None, [])
 
 
 def asked(rest: Sequence[str], preset: Preset) -> tuple[Scale, list[int], list[str]]:
@@ -138,10 +145,12 @@ def _smaller(name: str, scale: Scale) -> str:
 
 def without_data(specs: Sequence[Spec]) -> dict[str, str]:
     """The trials that have still to run and whose data cannot be had, by id, with what to do about it."""
-    from .trial import Settings, built, validated
+    waiting = [spec for spec in specs if due(spec)]
+    if not waiting:
+        return {}
+    from .trial import Settings, built, validated  # torch: seconds that a finished paper need not wait for
 
     tried: dict[str, str | None] = {}
-    waiting = [spec for spec in specs if due(spec)]
     for spec in waiting:
         task = spec.choices["task"]
         if task not in tried:
@@ -163,9 +172,8 @@ def reported(
     def judged(number: Number) -> JudgedNumber:
         if scale == "full" or number.measure is None:
             return judge_number(number, records, same)
-        return JudgedNumber(
-            number, None, f"not measured: needs the data of {task_of(preset, number.measure)}"
-        )
+        data = task_of(preset, number.measure)
+        return JudgedNumber(number, None, f"not measured: needs the data of {data} and scale=full")
 
     return Report(
         name=name,

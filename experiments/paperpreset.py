@@ -129,7 +129,9 @@ def load(name: str, folders: Sequence[Path] = (CONF,)) -> tuple[str, Preset]:
     """(citation, preset). ConfigError for a name that is not there and for whatever the file says wrongly."""
     path = next((p for f in folders if (p := f / "paper" / f"{name}.yaml").is_file()), None)
     if path is None:
-        raise ConfigError(f"there is no paper called {name!r}.{suggest(name, options('paper', folders))}")
+        raise ConfigError(
+            f"there is no paper called {name!r}.{suggest(name, set(options('paper', folders)))}"
+        )
     text = path.read_text(encoding="utf-8")
     try:
         preset = TypeAdapter(Preset).validate_python(yaml.safe_load(text) or {})

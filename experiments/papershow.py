@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from ..leaderboard.page import policy, source
 from .handbook import table
@@ -20,11 +21,12 @@ NUMBERS = (
     "number",
     "published",
     "stands in",
-    "read",
+    "provenance",
     "measured, and 95 % for a new seed",
     "verdict",
 )
-CLAIMS = ("claim", "stands in", "checked as", "left", "right", "seeds", "verdict")
+CLAIMS = ("claim", "left", "right", "seeds", "verdict", "checked as", "stands in")
+TOLD = 5  # columns of the claims: what a terminal has room for
 CHECKS = {
     "full": "This checks published numbers against ours, with Student's 95 % prediction interval for a new seed, and the "
     "qualitative claims.",
@@ -32,10 +34,11 @@ CHECKS = {
     "they hold in every seed. Published numbers are shown, and not compared: on other data they would be others.",
 }
 READ = {
-    "verified": "in the paper, its official code or its authors' slides",
-    "secondary": "in others' notes, not checked against the paper",
+    "verified": "read in the paper, its official code or its authors' slides",
+    "secondary": "from others' notes, not checked against the paper",
     "unverified": "from memory, not checked",
 }
+Section = tuple[str, Sequence[str], list[list[str]]]
 WIDTH, HEIGHT = 180, 20  # of a picture, in pixels
 
 
@@ -100,11 +103,13 @@ def number_row(one: JudgedNumber) -> list[str]:
 
 
 def claim_row(one: JudgedClaim) -> list[str]:
-    """The relation holds with the margin, which stands in `checked as`."""
-    right = f"{one.inequality.margin:g}" if one.right is None else spread(one.right)
+    asked = one.inequality
+    margin = f" {asked.margin:+g}" if asked.margin else ""
+    other = f"{asked.margin:g}" if one.right is None else spread(one.right) + margin
+    place = f"{one.claim.where}; {one.claim.provenance}"
     seeds = f"{one.held} of {one.seeds}"
-    source_ = f"{one.claim.where}; {one.claim.provenance}"
-    return [one.claim.says, source_, one.claim.holds, spread(one.left), right, seeds, one.verdict]
+    right = f"{asked.relation} {other}"
+    return [one.claim.says, spread(one.left), right, seeds, one.verdict, one.claim.holds, place]
 
 
 def spread(found: Measured) -> str:
@@ -121,20 +126,29 @@ def spread(found: Measured) -> str:
 def tell(report: Report, console: Console) -> None:
     console.print(f"[bold]{escape(report.citation)}[/]", soft_wrap=True, highlight=False)
     console.print(CHECKS[report.scale], highlight=False)
-    for title, heads, rows in sections(report):
-        shown = plain_table(title)
-        for head in heads:
-            shown.add_column(head, overflow="fold")
-        for row in rows:
-            shown.add_row(*map(escape, row))
-        console.print(shown if rows else f"{title}: {UNPUBLISHED}")
+    (title, heads, rows), others = sections(report)
+    if report.scale == "laptop":
+        console.print(f"{title}: {len(rows)}, not compared at this scale." if rows else UNPUBLISHED)
+    else:
+        console.print(_rich_table(title, heads, rows) if rows else UNPUBLISHED)
+    console.print(_rich_table(others[0], others[1][:TOLD], [row[:TOLD] for row in others[2]]))
 
 
-def sections(report: Report) -> list[tuple[str, Sequence[str], list[list[str]]]]:
-    return [
+def _rich_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    shown = plain_table(title)
+    for head in heads:
+        shown.add_column(head, overflow="fold")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    return shown
+
+
+def sections(report: Report) -> tuple[Section, Section]:
+    """Numbers and claims."""
+    return (
         ("Published numbers", NUMBERS, [number_row(one) for one in report.numbers]),
         ("Qualitative claims", CLAIMS, [claim_row(one) for one in report.claims]),
-    ]
+    )
 
 
 def facts(report: Report) -> list[str]:
@@ -158,7 +172,7 @@ def facts(report: Report) -> list[str]:
 def legend(report: Report) -> list[str]:
     used = {one.number.table.provenance for one in report.numbers}
     used |= {one.claim.provenance for one in report.claims}
-    words = [f"{name}: read {text}." for name, text in READ.items() if name in used]
+    words = [f"{name}: {text}." for name, text in READ.items() if name in used]
     read = {m.quantity for m in measures(report.preset, report.scale)}
     units = [f"{name} in {QUANTITIES[name]}" for name in sorted(read) if QUANTITIES[name]]
     return [*words, f"Measured quantities: {', '.join(units)}."] if units else words
