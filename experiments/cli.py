@@ -1,6 +1,7 @@
 """The command line. Heavy imports happen inside the commands that need them: help, list, status and board answer at once."""
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -127,16 +128,16 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.store import Store
 
     _nothing_left(rest)
+    from ..leaderboard.claims import claims_in
     from ..leaderboard.screen import screened, sentences
     store = Store(Path(arguments.runs) / "records")
-    if next(iter(store), None) is None:
-        raise ConfigError(
-            f"expected records under {arguments.runs}/records, found none; run `assay suite quick` first"
-        )
+    if not any(store.folder.glob("*.json")):
+        raise ConfigError(f"expected records under {store.folder}, found none; run `assay suite quick` first")
     form = arguments.export
     page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
     if form == "html":  # read one by one: ten thousand records fill a gigabyte
-        count, notes = write_board(store.screened(), page)
+        claims, refused = claims_in(Path(arguments.claims))
+        count, notes = write_board(itertools.chain(refused, store.screened()), page, claims)
         console.print(f"{count} records: {page}", soft_wrap=True)
     else:
         known = screened(store.screened())
@@ -171,6 +172,13 @@ def weightstats(arguments: argparse.Namespace, rest: list[str], console: Console
     from .weightplot import checked, save
     from .weightshow import show
     from .weightstats import plain, weightstats
+
+def claim(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """What a submission reports against what we measure."""
+    from .claimshow import claim
+
+    return claim(arguments, rest, console)
+
 
     _nothing_left(rest)
     model = Path(arguments.model)
@@ -259,6 +267,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    text = "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"
+    options.claim_options(command("claim", claim, text))
     """Exit codes: 0 done, 1 some trial failed, 2 bad input, 130 interrupted."""
     console, complain = terminal(), terminal(stderr=True)
     arguments, rest = parser().parse_known_args(argv)

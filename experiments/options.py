@@ -64,6 +64,8 @@ def board_options(sub: argparse.ArgumentParser) -> None:
     text = "html: the page; pdf, svg: the frontiers; pairs: schemes against each other; the others: the ranking (default: html)"
     sub.add_argument("--export", default="html", choices=forms, help=text)
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html, or another ending)")
+    text = "a folder of claims to show beside their schemes (default: %(default)s, where there is one)"
+    sub.add_argument("--claims", default="claims", help=text)
 
 
 def paper_options(sub: argparse.ArgumentParser) -> None:
@@ -73,6 +75,19 @@ def paper_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
     sub.add_argument("--output", help="the folder of the report (default: papers under the results folder)")
     own_options(sub)
+
+
+def claim_options(sub: argparse.ArgumentParser) -> None:
+    text = "verify: run its trials and compare; check: only read the file; schema: what such a file holds"
+    sub.add_argument("action_", metavar="ACTION", choices=["verify", "check", "schema"], help=text)
+    sub.add_argument("file", nargs="?", help="claims/<scheme>-<year>.json")
+    sub.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: the cores)"
+    )
+    sub.add_argument(
+        "--write", action="store_true", help="put what was measured into the file, as `remeasured`"
+    )
+    store_options(sub)
 
 
 def calibrate_options(sub: argparse.ArgumentParser) -> None:

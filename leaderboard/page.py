@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ HERE = Path(__file__).resolve().parent
 INCLUDE = re.compile(r"<!-- (policy|style|script|library|records)(?: (\S+))? -->")
 
 
-def write_board(found: Iterable[Record | Excluded], path: Path) -> tuple[int, list[str]]:
+def write_board(
+    found: Iterable[Record | Excluded], path: Path, claims: Sequence[Record] = ()
+) -> tuple[int, list[str]]:
     """Write the page at `path`, whole or not at all; how many trials it holds, and sentences about what does not count. Records
     are read one by one: pass Store.screened(), not a list, where there are thousands."""
-    data = view(found)
+    data = view(found, claims)
     write_atomically(path, page(data).encode())
     excluded = [Excluded(file, kind, because) for kind, file, because in data["excluded"]]
     return len(data["trials"].get("id", ())), sentences(excluded, data["unsigned"])

@@ -126,7 +126,7 @@ function toldColumns(rows) {
 }
 
 /** The columns with something in them. */
-function rankingColumns(rows) {
+function rankingColumns(rows, here) {
   const scored = rows.some((row) => known(row.survival_least));
   const sets = {
     overview: () => [
@@ -136,6 +136,7 @@ function rankingColumns(rows) {
       ...(scored ? [numeric("auroc", "AUROC", (r) => estimate(r, "auroc", { brief: true }))] : []),
       ...weakColumns(),
       ...reliability(),
+      ...(rows.some((row) => claimsOf(row.watermark, here).length) ? [{ field: "claim", title: "claim", show: (row) => claimCell(row.watermark, here), value: (row) => claimsOf(row.watermark, here)[0]?.verdict }] : []),
     ],
     outcomes: () => outcomeColumns(rows),
     scores: scoreColumns,
@@ -153,5 +154,5 @@ function drawRanking(here) {
     el("button", { type: "button", "aria-pressed": String(state.columns === name), click: () => go({ columns: name }) }, title),
   );
   document.querySelector("#column-sets").replaceChildren(...sets);
-  document.querySelector("#ranking").replaceChildren(sortableTable("Ranking", rankingColumns(rows), rows, rankingMemory));
+  document.querySelector("#ranking").replaceChildren(sortableTable("Ranking", rankingColumns(rows, here), rows, rankingMemory));
 }

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +17,9 @@ from .store import Excluded
 Board = tuple[str, ...]
 
 
-def view(found: Iterable[Record | Excluded]) -> Record:
+def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> Record:
     """The page's data. boards: one per class of trials, with the scores over all seeds and a ranking for each; excluded: what
-    does not count, and why (screen.py)."""
+    does not count, and why (screen.py); claims: as claims_in gives them (claims.py)."""
     memory, pool = Pool(), Pool()
     known = screened(item if isinstance(item, Excluded) else lean(labelled(item), memory) for item in found)
     records = sorted(known.records, key=_order)
@@ -41,6 +41,7 @@ def view(found: Iterable[Record | Excluded]) -> Record:
         ],
         "excluded": [[one.kind, one.file, one.because] for one in known.excluded],
         "unsigned": known.unsigned,
+        "claims": list(claims),
         "trials": trials(records, [place[board_of(record)] for record in records], pool),
         "pool": pool.values,
     }

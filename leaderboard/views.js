@@ -38,6 +38,7 @@ function schemeView(name, here) {
     ),
     titled("Accuracy against evidence", smallMultiples(name, here)),
     ...against(name, here),
+    ...claimsSection(name, here),
     ...(name === data.control ? [] : [titled("Negative controls and nulls", controlsTable([name], measured), controlsNote())]),
     titled("Settings", settingsOf(trials[0], ["watermark", "verification", "task", "model", "trainer"])),
   ];
