@@ -1,5 +1,6 @@
 """The catalogue's page follows the yamls, and a suite may name its options by what they declare."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from assay.core.errors import ConfigError
 from assay.experiments.catalogue import CONF, catalogue
 from assay.experiments.config import composer
 from assay.experiments.handbook import LINKED, handbook, table
-from assay.experiments.suite import chosen, specs_of
+from assay.experiments.suite import chosen, grid, specs_of
 from assay.leaderboard.ranking import outcome
 from assay.leaderboard.store import Store
 
@@ -75,6 +76,23 @@ def test_the_matrix_is_every_scheme_under_every_attack() -> None:
             assert spec == compose(
                 [*(f"{axis}={option}" for axis, option in spec.choices.items()), "trainer.progress=false"]
             )
+
+
+def test_the_standard_suite_is_fixed() -> None:
+    """standard-v1: what is in it may not change under that name."""
+    blocks = grid("standard", [CONF])
+    assert {name for axes in blocks for name in axes["attack"]} <= set(catalogue("attack"))
+    cells = [
+        (a, m, *axes["deployment"]) for axes in blocks for a in axes["attack"] for m in axes["adversary"]
+    ]
+    assert len(cells) == len(set(cells)) == 63
+    assert hashlib.sha256(repr(sorted(cells)).encode()).hexdigest()[:12] == "f2c48f84aabf"
+    for axes in blocks:
+        assert axes["seed"] == [0, 1, 2]
+        assert axes["watermark"] == list(catalogue("watermark"))
+        assert axes["verification"] == ["mixed"]
+        granted = catalogue("deployment")[axes["deployment"][0]]["grants"]
+        assert all(catalogue("attack")[name]["needs"] in granted for name in axes["attack"])
 
 
 def test_axes_that_refer_to_each_other_are_composed_point_by_point(tmp_path: Path) -> None:
