@@ -100,7 +100,10 @@ def composed(
 
 def ran(trials: Trials, jobs: int, name: str, scale: Scale, console: Console) -> Records:
     """The records, after what is missing has run. Trials whose data is not there say so; ConfigError when nothing else is left."""
-    specs = list({spec.id: spec for by_seed in trials.values() for spec in by_seed.values()}.values())
+    known = {spec.id: spec for by_seed in trials.values() for spec in by_seed.values()}
+    specs = sorted(
+        known.values(), key=lambda spec: int(spec.config["seed"])
+    )  # a stopped paper has whole seeds
     missing = without_data(specs)
     if len(missing) == len(specs):
         raise ConfigError(f"{next(iter(missing.values()))}\n{_smaller(name, scale)}")

@@ -210,7 +210,9 @@ def page(report: Report) -> str:
     body = [f"<p>{html(sentence)}</p>" for sentence in (report.preset.about, *facts(report))]
     body.append(f'<pre class="command">{html(report.command)}</pre>')
     pictures = [[picture(n.found, n.number.value) for n in report.numbers]]
-    pictures.append([picture(c.left, None, c.right) for c in report.claims])
+    pictures.append(
+        [picture(c.left, None if c.right else c.inequality.margin, c.right) for c in report.claims]
+    )
     for (title, heads, rows), drawn in zip(sections(report), pictures, strict=True):
         body.append(f"<h2>{title}</h2>")
         body.append(_html_table(heads, rows, drawn) if rows else f"<p>{UNPUBLISHED}</p>")
