@@ -36,14 +36,17 @@ def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.ranking import ranking
     from . import show
     from .catalogue import CONF
+    from .launch import launcher
     from .suite import run_suite, specs_of
 
     _overrides_only(rest)
-    if arguments.jobs < 1:
+    if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
     folders = [*([Path(arguments.config_dir)] if arguments.config_dir else []), CONF]
-    specs = specs_of(arguments.name, rest, arguments.config_dir, folders)
-    records = run_suite(specs, arguments.jobs, console)
+    jobs = [] if arguments.jobs is None else [f"launcher.workers={arguments.jobs}"]
+    asked, words = launcher([*rest, *jobs], folders)
+    specs = specs_of(arguments.name, words, arguments.config_dir, folders)
+    records = run_suite(arguments.name, specs, asked, arguments.config_dir, words, console)
     show.ranking(ranking(records), console)
     page = Path(specs[0].config["paths"]["runs"]) / "board.html"
     write_board(records, page)
@@ -55,15 +58,18 @@ def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
 
 
 def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..leaderboard.screen import screened, sentences
     from ..leaderboard.store import Store
+    from .launchindex import heads
+    from .launchstatus import pending, suites, told
 
     _nothing_left(rest)
-    from ..leaderboard.screen import screened, sentences
-    known = screened(Store(Path(arguments.runs) / "records").screened())
-    records = known.records
+    known = screened(heads(Store(Path(arguments.runs) / "records")))
+    records, launched = known.records, suites(Path(arguments.runs), known.records)
     if arguments.json:
         keys = ("id", "status", "reason", "finished")
-        print(json.dumps([{key: record.get(key) for key in keys} for record in records], indent=1))  # noqa: T201
+        shown = [*records, *pending(launched, {record["id"] for record in records})]
+        print(json.dumps([{key: record.get(key) for key in keys} for record in shown], indent=1))  # noqa: T201
         return 0
     counts: dict[str, int] = {}
     for record in records:
@@ -72,14 +78,13 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
         f"{len(records)} trials in {arguments.runs}: "
         + (", ".join(f"{n} {s}" for s, n in counts.items()) or "none yet")
     )
-    for record in records:
-        if record["status"] != "ok":
-            console.print(f"  {record['status']}  {record['id']}: {escape(record['reason'])}", soft_wrap=True)
+    for line in told(records, launched):
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    for note in sentences(known.excluded, 0):
+        console.print(escape(note), soft_wrap=True, highlight=False)
     return 0
 
 
-    for note in sentences(known.excluded, 0):
-        console.print(escape(note), soft_wrap=True, highlight=False)
 def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from .catalogue import GROUPS, catalogue
     from .config import importable
@@ -123,13 +128,13 @@ def _cell(value: Any) -> str:
 
 def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     """The page, or the ranking in another form."""
+    from ..leaderboard.claims import claims_in
     from ..leaderboard.export import export
     from ..leaderboard.page import write_board
+    from ..leaderboard.screen import screened, sentences
     from ..leaderboard.store import Store
 
     _nothing_left(rest)
-    from ..leaderboard.claims import claims_in
-    from ..leaderboard.screen import screened, sentences
     store = Store(Path(arguments.runs) / "records")
     if not any(store.folder.glob("*.json")):
         raise ConfigError(f"expected records under {store.folder}, found none; run `assay suite quick` first")
@@ -168,17 +173,17 @@ def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     return paper(arguments, rest, console)
 
 
-def weightstats(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from .weightplot import checked, save
-    from .weightshow import show
-    from .weightstats import plain, weightstats
-
 def claim(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     """What a submission reports against what we measure."""
     from .claimshow import claim
 
     return claim(arguments, rest, console)
 
+
+def weightstats(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from .weightplot import checked, save
+    from .weightshow import show
+    from .weightstats import plain, weightstats
 
     _nothing_left(rest)
     model = Path(arguments.model)
@@ -204,8 +209,10 @@ def wandb(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from .tracking import replay
 
     _nothing_left(rest)
-    records = list(Store(Path(arguments.runs) / "records"))
-    count = replay(records, arguments.project, arguments.mode, Path(arguments.runs))
+    folder = Path(arguments.runs)
+    records = list(Store(folder / "records"))
+    group = arguments.group or folder.resolve().name
+    count = replay(records, arguments.project, arguments.mode, folder, group)
     console.print(
         f"{count} runs written; offline ones go up with: wandb sync {arguments.runs}/wandb/offline-run-*"
     )
@@ -262,13 +269,15 @@ def parser() -> argparse.ArgumentParser:
     options.calibrate_options(command("calibrate", calibrate, text))
     text = "a paper's numbers against ours: assay paper uchida17 scale=laptop; alone, the list of papers"
     options.paper_options(command("paper", paper, text))
-    options.wandb_options(command("wandb", wandb, "replay the store into W&B"))
+    text = "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"
+    options.claim_options(command("claim", claim, text))
+    options.wandb_options(
+        command("wandb", wandb, "the store as a W&B group: a run per trial, and their board")
+    )
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    text = "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"
-    options.claim_options(command("claim", claim, text))
     """Exit codes: 0 done, 1 some trial failed, 2 bad input, 130 interrupted."""
     console, complain = terminal(), terminal(stderr=True)
     arguments, rest = parser().parse_known_args(argv)

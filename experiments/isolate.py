@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,6 +22,9 @@ from ..leaderboard.store import Record, Store
 from .config import Spec
 
 Done = Callable[[Spec, Record], None]
+Attempt = tuple[Spec, tuple[str, ...]]
+"""A trial, and how its earlier tries died."""
+Child = tuple[BaseProcess, Connection, Attempt]
 
 
 def context() -> Any:
@@ -80,6 +84,9 @@ def tell(record: Record, spec: Spec) -> None:
 def _child(spec: Spec, pipe: Connection) -> None:
     """Ctrl-C is the parent's to handle; the answer is ("done", record) or ("refused", message)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings(
+        "ignore", "The `srun` command is available"
+    )  # Lightning's, on any node of a cluster
     try:
         record = perform(spec)
     except ConfigError as error:
@@ -90,7 +97,7 @@ def _child(spec: Spec, pipe: Connection) -> None:
         pipe.send(("refused", f"{error.strerror or error} while writing to {where}; nothing is lost"))
         return
     except Exception as error:  # noqa: BLE001 - before the trial stood: a user's class that cannot be built, say
-        record = _stored(spec, _failure(error))
+        record = stored(spec, _failure(error))
     pipe.send(("done", record))
     tell(record, spec)
 
@@ -100,7 +107,7 @@ def _failure(error: Exception) -> Record:
     return {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
 
 
-def _stored(spec: Spec, outcome: Record) -> Record:
+def stored(spec: Spec, outcome: Record) -> Record:
     """The record of a trial that could not say more than what it was asked."""
     asked = {"choices": spec.choices, "seed": spec.config["seed"], "overrides": spec.overrides}
     record = {"id": spec.id, **asked, "config": spec.identity()["config"], **outcome}
@@ -108,32 +115,30 @@ def _stored(spec: Spec, outcome: Record) -> Record:
     return record
 
 
-def isolated(specs: Iterable[Spec], jobs: int, on_done: Done) -> None:
-    """Every trial in a process of its own, `jobs` at a time. ConfigError, once the running ones have ended, when one is
-    refused; KeyboardInterrupt ends the children at once: no partial record exists."""
+def isolated(specs: Iterable[Spec], jobs: int, on_done: Done, tries: int = 2) -> None:
+    """Every trial in a process of its own, `jobs` at a time, taken from `specs` when its turn comes. One whose process dies is
+    tried again, `tries` times in all. ConfigError, once the running ones have ended, when one is refused; KeyboardInterrupt
+    ends the children at once: no partial record exists."""
     ctx = context()
-    waiting = list(specs)[::-1]
-    running: dict[int, tuple[BaseProcess, Connection, Spec]] = {}
+    waiting = iter(specs)
+    again: list[Attempt] = []
+    running: dict[int, Child] = {}
     refused: str | None = None
     try:
-        while running or (waiting and refused is None):
-            while waiting and len(running) < jobs and refused is None:
-                spec = waiting.pop()
-                here, there = ctx.Pipe(duplex=False)
-                process = ctx.Process(target=_child, args=(spec, there), daemon=False)
-                process.start()
-                there.close()
-                running[process.sentinel] = (process, here, spec)
-            # A record can fill the pipe before the child ends, so the answers are waited for as well.
-            ready = wait([*running, *(pipe for _, pipe, _ in running.values())])
-            for sentinel, (process, pipe, spec) in list(running.items()):
-                if sentinel in ready or pipe in ready:
-                    del running[sentinel]
-                    kind, answer = _answer(process, pipe, spec)
-                    if kind == "refused":
-                        refused = answer
-                    else:
-                        on_done(spec, answer)
+        while True:
+            while len(running) < jobs and refused is None and (attempt := _next(again, waiting)):
+                child = _begun(ctx, attempt)
+                running[child[0].sentinel] = child
+            if not running:
+                break
+            for process, pipe, (spec, deaths) in _ended(running):
+                kind, answer = _answer(process, pipe)
+                if kind == "refused":
+                    refused = answer
+                elif kind == "died" and len(deaths) + 1 < tries:
+                    again.append((spec, (*deaths, answer)))
+                else:
+                    on_done(spec, died(spec, (*deaths, answer)) if kind == "died" else answer)
     finally:
         for process, _, _ in running.values():
             process.kill()
@@ -141,16 +146,43 @@ def isolated(specs: Iterable[Spec], jobs: int, on_done: Done) -> None:
         raise ConfigError(refused)
 
 
-def _answer(process: BaseProcess, pipe: Connection, spec: Spec) -> tuple[str, Any]:
+def _begun(ctx: Any, attempt: Attempt) -> Child:
+    here, there = ctx.Pipe(duplex=False)
+    process = ctx.Process(target=_child, args=(attempt[0], there), daemon=False)
+    process.start()
+    there.close()
+    return process, here, attempt
+
+
+def _ended(running: dict[int, Child]) -> Iterator[Child]:
+    """Waits for some. A record can fill the pipe before the child ends, so the answers are waited for as well."""
+    ready = wait([*running, *(pipe for _, pipe, _ in running.values())])
+    for sentinel, child in list(running.items()):
+        if sentinel in ready or child[1] in ready:
+            del running[sentinel]
+            yield child
+
+
+def _next(again: list[Attempt], waiting: Iterator[Spec]) -> Attempt | None:
+    if again:
+        return again.pop()
+    spec = next(waiting, None)
+    return None if spec is None else (spec, ())
+
+
+def _answer(process: BaseProcess, pipe: Connection) -> tuple[str, Any]:
+    """What the child said, or ("died", how) when it ended without a word."""
     with suppress(EOFError):
         answer: tuple[str, Any] = pipe.recv()
         process.join()
         return answer
     process.join()
-    return "done", _died(spec, process.exitcode)
+    code = process.exitcode
+    return "died", signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-def _died(spec: Spec, code: int | None) -> Record:
-    """The record of a trial whose process ended without a word."""
-    name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    return _stored(spec, {"status": "failed", "reason": f"the trial's process died ({name}); out of memory?"})
+def died(spec: Spec, deaths: Sequence[str]) -> Record:
+    """The record of a trial whose every try ended without a word."""
+    times = f"{len(deaths)} times " if len(deaths) > 1 else ""
+    reason = f"the trial's process died {times}({', '.join(deaths)}); out of memory?"
+    return stored(spec, {"status": "failed", "reason": reason})

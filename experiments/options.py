@@ -9,9 +9,9 @@ def runs_folder() -> str:
 
 
 def suite_options(sub: argparse.ArgumentParser) -> None:
-    jobs = os.cpu_count() or 1
     sub.add_argument("name", help="quick, or another of conf/suite")
-    sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
+    text = "trials at a time (default: the cores); the same as launcher.workers=, of launcher=local | joblib | slurm | ray"
+    sub.add_argument("--jobs", type=int, help=text)
     own_options(sub)
 
 
@@ -41,6 +41,7 @@ def wandb_options(sub: argparse.ArgumentParser) -> None:
     store_options(sub)
     mode = os.environ.get("WANDB_MODE", "offline")
     sub.add_argument("--project", default="assay")
+    sub.add_argument("--group", help="of all its runs (default: the name of the results folder)")
     sub.add_argument("--mode", default=mode, choices=["offline", "online", "disabled"])
 
 

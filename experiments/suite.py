@@ -1,20 +1,26 @@
 """Suites: named grids of trials (conf/suite/*.yaml), run in parallel, resumed where they were left."""
 
 import itertools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.errors import ConfigError
-from ..leaderboard.store import Record, Store
+from ..leaderboard.store import FINAL, Excluded, Record, Store
 from .catalogue import CONF, GROUPS, catalogue
 from .config import Spec, composer, options, suggest
-from .isolate import isolated
+from .launch import Launcher, run_plan
+from .launchindex import heads
+from .launchplan import Plan, packed
 
 Axes = dict[str, list[Any]]
 Point = dict[str, Any]
@@ -95,25 +101,93 @@ def _separable(varied: set[str], folders: Sequence[Path]) -> bool:
     return not any("${" + axis in text for axis in varied for text in texts)
 
 
-def run_suite(specs: list[Spec], jobs: int, console: Console) -> list[Record]:
+def run_suite(
+    name: str,
+    specs: list[Spec],
+    asked: Launcher,
+    config_dir: str | None,
+    words: Sequence[str],
+    console: Console,
+) -> list[Record]:
     """Run what is not in the store yet, with a progress bar; all records of the suite, in its order."""
     store = Store(specs[0].records)
-    due = [s for s in specs if s.config["force"] or not store.finished(s.id)]
+    final = finished(store, {spec.id for spec in specs})
+    due = [i for i, s in enumerate(specs) if s.config["force"] or s.id not in final]
     if len(due) < len(specs):
         console.print(
             f"{len(specs) - len(due)} of {len(specs)} trials are done already (force=true runs them again)"
         )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not due) as progress:
-        bar = progress.add_task("trials", total=len(due))
+    if due:
+        plan = planned(name, specs, due, asked, config_dir, words)
+        with alone(plan), shown(len(due), console) as tell:
+            plan.begin()
+            run_plan(plan, asked, tell)
+    found = [store.read(spec.id) for spec in specs]
+    return [record for record in found if record is not None]
 
-        def on_done(spec: Spec, record: Record) -> None:
+
+def finished(store: Store, ids: set[str]) -> set[str]:
+    """Those that need not run. Unfit when the record of one was edited or is half: running it again would hide that."""
+    found = set()
+    for head in heads(store):
+        if isinstance(head, Excluded):
+            if (trial := head.file.removesuffix(".json")) in ids:
+                store.read(trial)
+        elif head["status"] in FINAL:
+            found.add(head["id"])
+    return found
+
+
+def planned(
+    name: str,
+    specs: list[Spec],
+    due: list[int],
+    asked: Launcher,
+    config_dir: str | None,
+    words: Sequence[str],
+) -> Plan:
+    """The launch, in paths that hold in any worker."""
+    runs = Path(specs[0].config["paths"]["runs"]).absolute()
+    own = str(Path(config_dir).resolve()) if config_dir else None
+    workers = asked.workers or os.cpu_count() or 1
+    folder = Plan.place(runs, name, [*words, own or ""])
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return Plan(folder, name, asked.name, workers, str(Path.cwd()), own, started, due, packed(specs))
+
+
+@contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """One launch of a suite at a time, also when the process that began an earlier one was killed and its workers go on."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(plan.folder / "launch.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"this suite runs already, from another terminal: `assay status --runs {plan.runs}`"
+        ) from None
+    with lock:
+        left = [worker for worker in plan.seen() if worker.alive]
+        if left:
+            where = ", ".join(sorted({f"{worker.host} (process {worker.pid})" for worker in left})[:5])
+            raise ConfigError(
+                f"{len(left)} workers of an earlier launch of this suite still run, on {where}: let them end, or end them"
+            )
+        yield
+
+
+@contextmanager
+def shown(count: int, console: Console) -> Iterator[Callable[[Spec, Record], None]]:
+    """A progress bar, and a line per trial that is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("trials", total=count)
+
+        def tell(spec: Spec, record: Record) -> None:
             names = f"{spec.choices['watermark']} × {spec.choices['attack']} seed {spec.config['seed']}"
             progress.console.print(
                 f"[dim]{names}[/]: {record['status']} {escape(record.get('reason') or '')}", soft_wrap=True
             )
             progress.advance(bar)
 
-        isolated(due, jobs, on_done)
-    found = [store.read(spec.id) for spec in specs]
-    return [record for record in found if record is not None]
+        yield tell

@@ -74,6 +74,8 @@ def sweep(arguments: list[str], console: Console) -> int:
         _help(console)
         return 0
     for i, word in enumerate(arguments):
+        if word.startswith(("launcher=", "launcher.")):
+            raise ConfigError(f"{word} is of suites; a sweep takes Hydra's: -m hydra/launcher=joblib")
         if word.split("=")[0] in ("--config-dir", "-cd"):
             importable(word.partition("=")[2] or "".join(arguments[i + 1 : i + 2]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving

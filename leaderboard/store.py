@@ -79,11 +79,13 @@ class Store:
 
     def screened(self) -> Iterator[Record | Excluded]:
         """Every record with its `hash`, None where it has none; in the place of a file that is no record why it is not."""
-        for path in self._paths():
-            try:
-                yield {"hash": None, **_load(path)}
-            except Unfit as unfit:
-                yield unfit.excluded
+        return (self.screen(path) for path in self._paths())
+
+    def screen(self, path: Path) -> Record | Excluded:
+        try:
+            return {"hash": None, **_load(path)}
+        except Unfit as unfit:
+            return unfit.excluded
 
     def _paths(self) -> Iterator[Path]:
         return iter(sorted(self.folder.glob("*.json")))

@@ -1,0 +1,186 @@
+"""Runs the trials of a plan under any launcher: here, or by workers that an engine starts. What they share is the plan's folder."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from ..core.errors import ConfigError
+from ..leaderboard.store import Record
+from .config import CONF, Spec, options, suggest
+from .isolate import died, isolated
+from .launchengines import Crew, Joblib, Local, Ray, Remote, Slurm
+from .launchlog import Log, Worker, log
+from .launchplan import Plan
+
+Launcher = Local | Remote
+KINDS: dict[str, Any] = {"local": Local, "joblib": Joblib, "slurm": Slurm, "ray": Ray}
+SILENT = 5.0
+"""Seconds to wait for the last words of workers that an engine says are gone."""
+
+Told = Callable[[Spec, Record], None]
+
+
+def launcher(words: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Launcher, list[str]]:
+    """The launcher that `launcher=slurm launcher.partition=gpu` asks for, and the words that are none of its. Users' own
+    folders may hold options, e.g. a cluster's (launcher/mine.yaml with `name: slurm`)."""
+    from omegaconf import OmegaConf
+
+    mine = [word for word in words if word.startswith(("launcher=", "launcher."))]
+    chosen = [word.partition("=")[2] for word in mine if word.startswith("launcher=")]
+    name = chosen[-1] if chosen else "local"
+    path = next((p for f in (*folders, CONF) if (p := f / "launcher" / f"{name}.yaml").is_file()), None)
+    if path is None:
+        raise ConfigError(
+            f"there is no launcher called {name!r}.{suggest(name, options('launcher', folders))}"
+        )
+    content = yaml.safe_load(path.read_text())
+    kind = KINDS.get(content.get("name") if isinstance(content, dict) else None)
+    if kind is None:
+        raise ConfigError(f"{path}: expected `name` to be one of {', '.join(KINDS)}")
+    base = (
+        {}
+        if path.parent.parent == CONF
+        else yaml.safe_load((CONF / "launcher" / f"{content['name']}.yaml").read_text())
+    )
+    given = [word.removeprefix("launcher.") for word in mine if word.startswith("launcher.")]
+    settings = OmegaConf.to_container(OmegaConf.merge(base, content, OmegaConf.from_dotlist(given)))
+    return _checked(kind, settings), [word for word in words if word not in mine]
+
+
+def _checked(kind: Any, settings: Any) -> Launcher:
+    unknown = sorted(set(settings) - set(kind.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(
+            f"there is no setting 'launcher.{unknown[0]}'.{suggest(unknown[0], kind.__dataclass_fields__)}"
+        )
+    try:
+        found: Launcher = TypeAdapter(kind).validate_python(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(["launcher", *map(str, first["loc"])])
+        raise ConfigError(f"{name}: {first['msg']}, got {first['input']!r}; set {name}=...") from None
+    return found
+
+
+def run_plan(plan: Plan, asked: Launcher, on_done: Told) -> None:
+    """Every due trial of the plan, each to a record; `on_done` hears of it. ConfigError when a trial is refused, or when the
+    workers ended before their work; KeyboardInterrupt ends the workers."""
+    if isinstance(asked, Local):
+        _here(plan, on_done)
+        return
+    crew = asked.crew(plan)
+    with log(plan.path("launch")) as told:
+        try:
+            Watch(plan, crew, told, on_done).run()
+        finally:
+            crew.cancel()
+
+
+def _here(plan: Plan, on_done: Told) -> None:
+    with log(plan.path(0)) as told:
+        numbers: dict[str, int] = {}
+
+        def taken() -> Iterator[Spec]:
+            for number in plan.due:
+                spec = plan.spec(number)
+                numbers[spec.id] = number
+                told.take(number)
+                yield spec
+
+        def done(spec: Spec, record: Record) -> None:
+            told.done(numbers[spec.id], record)
+            on_done(spec, record)
+
+        isolated(taken(), plan.workers, done)
+
+
+@dataclass
+class Watch:
+    """Follows the logs of a crew: tells what is done, and gives the trials of a dead worker a second try, by a new worker."""
+
+    plan: Plan
+    crew: Crew
+    told: Log
+    on_done: Told
+    answered: set[int] = field(default_factory=set)
+    deaths: dict[int, list[str]] = field(default_factory=dict)
+    mourned: set[tuple[Path, int, float]] = field(default_factory=set)
+    workers: int = 0
+    revived: tuple[int, int] = (0, 0)
+
+    def run(self) -> None:
+        due = set(self.plan.due)
+        self.start(min(self.plan.workers, len(due)))
+        quiet, before = time.monotonic(), self.progress
+        while True:
+            over = not self.crew.alive()  # asked first, so that what follows reads all that was written
+            self.look(self.plan.seen())
+            if due <= self.answered:
+                return
+            if before != self.progress:
+                quiet, before = time.monotonic(), self.progress
+            if over and time.monotonic() - quiet > SILENT:
+                self.revive(due - self.answered)
+                quiet = time.monotonic()
+            time.sleep(max(0.2, self.workers / 100))
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return len(self.answered), len(self.mourned)
+
+    def start(self, count: int) -> None:
+        numbers = range(self.workers, self.workers + count)
+        self.plan.expect(numbers)
+        self.crew.start(numbers)
+        self.workers += count
+
+    def look(self, seen: Sequence[Worker]) -> None:
+        for worker in seen:
+            if worker.refused is not None:
+                raise ConfigError(worker.refused)
+            for number, outcome in worker.done:
+                self.answer(number, outcome)
+        for worker in seen:
+            for number, at in worker.dead:
+                if (worker.path, number, at) not in self.mourned:
+                    self.mourned.add((worker.path, number, at))
+                    self.mourn(number, f"with its worker on {worker.host}")
+
+    def answer(self, number: int, outcome: Record) -> None:
+        if number not in self.answered:
+            self.answered.add(number)
+            self.on_done(self.plan.spec(number), outcome)
+
+    def mourn(self, number: int, how: str) -> None:
+        if number in self.answered:
+            return
+        self.deaths.setdefault(number, []).append(how)
+        if len(self.deaths[number]) < 2:
+            self.plan.again(number)
+            self.start(1)
+        else:
+            record = died(self.plan.spec(number), self.deaths[number])
+            self.told.done(number, record)
+            self.answer(number, record)
+
+    def revive(self, left: set[int]) -> None:
+        """No worker is left, and trials are: workers were cancelled, or died before they logged what they took."""
+        if self.progress == self.revived:
+            words = self.last_words()
+            raise ConfigError(
+                f"the workers of launcher={self.plan.launcher} ended before their work: {words}"
+            )
+        self.revived = self.progress
+        self.plan.refill([(number, len(self.deaths.get(number, ())) + 1) for number in sorted(left)])
+        self.start(min(self.plan.workers, len(left)))
+
+    def last_words(self) -> str:
+        """The end of what workers wrote to their terminals."""
+        folder = self.plan.folder / "workers"
+        texts = [text for path in sorted(folder.glob("*.out")) if (text := path.read_text().strip())]
+        return texts[-1].splitlines()[-1] if texts else f"see {self.plan.folder}"
