@@ -251,11 +251,15 @@ def test_wandb_run_is_written_offline_and_finished(runs: Path, tmp_path: Path) -
     from assay.experiments.tracking import replay
 
     records = [isolate.perform(spec(runs, f"attack={name}")) for name in ("prune", "none")]
-    assert replay(records, "assay", "offline", tmp_path) == 2
-    folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2
-    tables = [
-        json.loads(path.read_text()) for f in folders for path in f.glob("files/media/table/*.table.json")
-    ]
-    assert sorted(len(table["data"]) for table in tables) == [1, 7]
+    assert replay(records, "assay", "offline", runs, "tiny") == 3
+    folders = sorted((runs / "wandb").glob("offline-run-*"))
+    assert len(folders) == 3, "two trials and their board"
+    tables = {
+        path.name.partition("_")[0]: json.loads(path.read_text())
+        for f in folders
+        for path in f.glob("files/media/table/*.table.json")
+    }
+    assert len(tables["ranking"]["data"]) == 1
+    assert "watermark" in tables["ranking"]["columns"]
     assert all(list(folder.glob("run-*.wandb")) for folder in folders)
+    assert (runs / "board.html").is_file()
