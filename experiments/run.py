@@ -1,5 +1,6 @@
 """A trial, end to end: victim, key, marked model, theft, verification matrix, record."""
 
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +53,7 @@ def run(trial: Trial) -> dict[str, Any]:
     return {
         **header(trial),
         "status": "ok",
-        "owner": owner_costs(trial, mine),
+        "owner": {**owner_costs(trial, mine), "verification": verification_cost(trial, mine, matrix.keys[0])},
         "marked": {
             "accuracy": accuracy(trial, mine.marked),
             **asdict(matrix.weigh(Matrix.MARKED)),
@@ -153,6 +154,23 @@ def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
         "embedding_seconds": mine.embedding_seconds,
         "embeds": trial.watermark.embeds,
     }
+
+
+def verification_cost(trial: Trial, mine: Owner, key: Key) -> dict[str, Any]:
+    """Of one key in one model, the marked one: inputs that the model is asked, and wall seconds."""
+    asked = 0
+
+    def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal asked
+        asked += len(inputs[0])
+
+    hook = mine.marked.register_forward_pre_hook(count)
+    try:
+        start = time.perf_counter()
+        trial.watermark.score(Suspects([mine.marked], trial.hardware.device), [key])
+        return {"queries": asked, "seconds": round(time.perf_counter() - start, 5)}
+    finally:
+        hook.remove()
 
 
 def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[Surrogate]) -> None:

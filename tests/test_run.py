@@ -48,6 +48,8 @@ def test_a_record_holds_what_the_documentation_says(runs: Path) -> None:
     assert record["size"]["cells"] == 2 * 20
     assert 0 <= record["size"]["claims"] <= 6
     assert record["environment"]["threads"] == 1
+    assert record["owner"]["verification"]["queries"] == 0  # a mark of weights asks nothing
+    assert record["owner"]["verification"]["seconds"] > 0
     assert set(record["spent"]) == {"seconds", "cpu_seconds"}
     stored = Store(runs / "records").read(record["id"])
     assert stored is not None
