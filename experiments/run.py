@@ -117,11 +117,24 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
         "agreement": float(((theirs == own) & (own >= 0)).double().mean()),
         **asdict(found),
         "cost": asdict(surrogate.cost),
+        "seen": seen(trial, mine, surrogate.model),
         "message": None if claim is not None else message(trial, surrogate.model, mine.key),
         "claimed": None if claim is None else {"deposits": surrogate.deposits, **matrix.claimed(claim)},
         "overwriter": overwriter(matrix, row, shown) if surrogate.mark is not None else None,
         "tracing": tracing(trial, mine, surrogate) if surrogate.members else None,
     }
+
+
+def seen(trial: Trial, mine: Owner, model: nn.Module) -> dict[str, float] | None:
+    """What the thief himself can tell, without a key: the accuracy of his model and of the marked one on his labelled inputs. None
+    without labels."""
+    data = trial.thiefs_data()
+    data = data.take((data.targets >= 0).nonzero()[:, 0])
+    if not len(data):
+        return None
+    labels_2N = Suspects([model, mine.marked], trial.hardware.device).labels(data.inputs)
+    own, marked = (labels_2N == data.targets).double().mean(1).tolist()
+    return {"accuracy": own, "marked": marked}
 
 
 def overwriter(matrix: Matrix, row: int, key: int | None) -> dict[str, Any]:

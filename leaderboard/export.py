@@ -47,6 +47,8 @@ COUNTS = {
     *(
         "survived",
         "decided",
+        "blind_survived",
+        "blind_decided",
         "removed",
         "forged",
         "undecided",

@@ -62,6 +62,16 @@ def outcome(record: Record, budget: float = BUDGET) -> tuple[str, float | None]:
     return ("undecided" if None in verdicts else "survives"), weakest
 
 
+def blind(record: Record, budget: float = BUDGET) -> bool | None:
+    """Whether the mark survives a thief who sees no evidence: he takes the strongest surrogate that loses no more than the budget
+    on his own data. None where he has none, where nothing was decided, and in records that don't say what he sees."""
+    if record["status"] != "ok" or is_claim(record):
+        return None
+    seen = [(point, point.get("seen")) for point in record["curve"]]
+    taken = [point for point, his in seen if his and his["marked"] - his["accuracy"] <= budget + 1e-9]
+    return taken[-1]["detected"] if taken else None
+
+
 def _claim_outcome(record: Record) -> tuple[str, float | None]:
     """Of an accuser's keys: here evidence speaks against the scheme, and the strongest p is the weak point."""
     verdicts = [point["detected"] for point in record["curve"]]
@@ -128,6 +138,7 @@ def _row(records: list[Record], budget: float) -> Record:
     done = [record for record in records if record["status"] == "ok"]
     declared: Record = next((r["declared"]["watermark"] for r in records if "declared" in r), {})
     evidence = [(p, r["choices"]["attack"]) for r, _, p in found if p is not None and not is_claim(r)]
+    unseeing = [kept for record in records if (kept := blind(record, budget)) is not None]
     weakest, attack = max(evidence, default=(None, None), key=lambda pair: pair[0])
     return {
         **dict(zip(BOARD, board_of(records[0]), strict=True)),
@@ -138,6 +149,8 @@ def _row(records: list[Record], budget: float) -> Record:
         "decided": counts["survives"] + counts["removed"] + counts["forged"],
         **{name: counts[name] for name in OUTCOMES[1:]},
         "worst": _worst(found),
+        "blind_survived": sum(unseeing),
+        "blind_decided": len(unseeing),
         "weakest_log10_p": weakest,
         "weakest_attack": attack,
         # A seed's controls are the same under every attack: each counts once.
