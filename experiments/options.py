@@ -72,8 +72,8 @@ def board_options(sub: argparse.ArgumentParser) -> None:
 def paper_options(sub: argparse.ArgumentParser) -> None:
     text = "a preset of conf/paper; without it, all presets and what each needs"
     sub.add_argument("name", nargs="?", help=text)
-    jobs = os.cpu_count() or 1
-    sub.add_argument("--jobs", type=int, default=jobs, help="trials at a time (default: the cores)")
+    text = "trials at a time (default: the cores); the same as launcher.workers="
+    sub.add_argument("--jobs", type=int, help=text)
     sub.add_argument("--output", help="the folder of the report (default: papers under the results folder)")
     own_options(sub)
 

@@ -1,7 +1,7 @@
 """`assay paper NAME`: a preset's trials, run as `assay suite` runs its own, and published against measured."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +14,11 @@ from ..leaderboard.store import Record, Store
 from . import papershow
 from .catalogue import CONF
 from .config import Spec, composer, options
+from .launch import launcher
 from .paperjudge import JudgedNumber, Records, judge_claim, judge_number
 from .paperpreset import SCALES, Measure, Number, Preset, Scale, claims, load, measures, numbers
 from .papershow import Report
+from .suite import finished, run_suite
 
 Trials = dict[tuple[str, str], dict[int, Spec]]
 FAILED = 1
@@ -30,12 +32,18 @@ def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
         names = sorted(set(options("paper", folders[:-1])))
         papershow.catalogue({name: load(name, folders) for name in names}, console)
         return 0
-    if arguments.jobs < 1:
+    if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
     citation, preset = load(name, folders)
-    scale, seeds, settings = asked(rest, preset)
+    jobs = [] if arguments.jobs is None else [f"launcher.workers={arguments.jobs}"]
+    engine, words = launcher([*rest, *jobs], folders)
+    scale, seeds, settings = asked(words, preset)
     trials = composed(preset, scale, seeds, settings, arguments.config_dir)
-    records = ran(trials, arguments.jobs, name, scale, console)
+
+    def run(specs: list[Spec]) -> None:
+        run_suite(f"paper-{name}-{scale}", specs, engine, arguments.config_dir, words, console)
+
+    records = ran(trials, run, _smaller(name, scale), console)
     report = reported(name, citation, preset, scale, settings, records)
     papershow.tell(report, console)
     runs = Path(next(iter(next(iter(trials.values())).values())).config["paths"]["runs"])
@@ -98,7 +106,7 @@ def composed(
     return trials
 
 
-def ran(trials: Trials, jobs: int, name: str, scale: Scale, console: Console) -> Records:
+def ran(trials: Trials, run: Callable[[list[Spec]], None], remedy: str, console: Console) -> Records:
     """The records, after what is missing has run. Trials whose data is not there say so; ConfigError when nothing else is left."""
     known = {spec.id: spec for by_seed in trials.values() for spec in by_seed.values()}
     specs = sorted(
@@ -106,10 +114,10 @@ def ran(trials: Trials, jobs: int, name: str, scale: Scale, console: Console) ->
     )  # a stopped paper has whole seeds
     missing = without_data(specs)
     if len(missing) == len(specs):
-        raise ConfigError(f"{next(iter(missing.values()))}\n{_smaller(name, scale)}")
+        raise ConfigError(f"{next(iter(missing.values()))}\n{remedy}")
     for reason in dict.fromkeys(missing.values()):
         console.print(f"[yellow]{escape(reason)}[/]", soft_wrap=True, highlight=False)
-    run_due([spec for spec in specs if spec.id not in missing and due(spec)], jobs, len(specs), console)
+    run([spec for spec in specs if spec.id not in missing])
 
     def outcome(spec: Spec) -> Record | str:
         lacking = f"needs the data of {spec.choices['task']}"
@@ -148,7 +156,8 @@ def _smaller(name: str, scale: Scale) -> str:
 
 def without_data(specs: Sequence[Spec]) -> dict[str, str]:
     """The trials that have still to run and whose data cannot be had, by id, with what to do about it."""
-    waiting = [spec for spec in specs if due(spec)]
+    final = finished(Store(specs[0].records), {spec.id for spec in specs})
+    waiting = [spec for spec in specs if spec.config["force"] or spec.id not in final]
     if not waiting:
         return {}
     from .trial import Settings, built, validated  # torch: seconds that a finished paper need not wait for
