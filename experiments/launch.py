@@ -13,7 +13,7 @@ from ..core.errors import ConfigError
 from ..leaderboard.store import Record
 from .config import CONF, Spec, options, suggest
 from .isolate import died, isolated
-from .launchengines import Crew, Joblib, Local, Ray, Remote, Slurm
+from .launchengines import LEAVE, Crew, Joblib, Local, Ray, Remote, Slurm
 from .launchlog import Log, Worker, log
 from .launchplan import Plan
 
@@ -79,6 +79,14 @@ def run_plan(plan: Plan, asked: Launcher, on_done: Told) -> None:
             Watch(plan, crew, told, on_done).run()
         finally:
             crew.cancel()
+            _gone(plan)
+
+
+def _gone(plan: Plan) -> None:
+    """Waits for the last words of workers that were cancelled, so that the next launch finds none."""
+    patience = time.monotonic() + LEAVE
+    while any(w.alive for w in plan.seen() if w.path.stem.isdigit()) and time.monotonic() < patience:
+        time.sleep(0.2)
 
 
 def _here(plan: Plan, on_done: Told) -> None:

@@ -151,8 +151,11 @@ class SlurmCrew:
 
     def _queued(self) -> bool:
         command = ["squeue", "--noheader", "--format=%i", f"--jobs={','.join(self.jobs)}"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        if found.returncode:  # it forgets jobs after minutes; when it cannot answer, nothing is known
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        except subprocess.TimeoutExpired:  # a busy controller: nothing is known
+            return True
+        if found.returncode:  # nor when it cannot answer; but jobs that ended minutes ago it has forgotten
             return "Invalid job id" not in found.stderr
         return bool(found.stdout.strip())
 

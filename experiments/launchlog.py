@@ -123,6 +123,9 @@ class Worker:
 
 
 def _exists(pid: int) -> bool:
+    """Not so a killed process that nobody has asked after yet."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

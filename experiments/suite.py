@@ -159,14 +159,13 @@ def planned(
 def alone(plan: Plan) -> Iterator[None]:
     """One launch of a suite at a time, also when the process that began an earlier one was killed and its workers go on."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(plan.folder / "launch.lock", timeout=0)
     try:
-        lock.acquire()
+        held = FileLock(plan.folder / "launch.lock").acquire(timeout=0)
     except Timeout:
         raise ConfigError(
             f"this suite runs already, from another terminal: `assay status --runs {plan.runs}`"
         ) from None
-    with lock:
+    with held:
         left = [worker for worker in plan.seen() if worker.alive]
         if left:
             where = ", ".join(sorted({f"{worker.host} (process {worker.pid})" for worker in left})[:5])

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from assay.core.errors import ConfigError
 from assay.experiments import launch, launchengines, launchlog, launchstatus, suite
+from assay.experiments.cli import main
 from assay.experiments.config import Spec
 from assay.experiments.launch import Watch, launcher
 from assay.experiments.launchengines import Joblib, JoblibCrew, Local, Slurm, needed
@@ -128,6 +129,18 @@ def test_a_worker_of_another_machine_lives_as_long_as_its_log_is_fresh(tmp_path:
     os.utime(path, (0, time.time() - launchlog.STALE - 1))
     assert not Worker.read(path).alive
     assert [number for number, _ in Worker.read(path).dead] == [2]
+
+
+def test_a_killed_worker_is_dead_before_its_parent_asks_after_it(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (tmp_path / "0.jsonl").write_text(json.dumps({"begin": process.pid, "place": launchlog.here()}) + "\n")
+    assert Worker.read(tmp_path / "0.jsonl").alive
+    process.kill()
+    patience = time.monotonic() + 30
+    while Worker.read(tmp_path / "0.jsonl").alive and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not Worker.read(tmp_path / "0.jsonl").alive
+    process.wait()
 
 
 def test_a_living_log_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +290,11 @@ def test_bad_launchers_are_explained(words: list[str], message: str, tmp_path: P
         launcher(words, [tmp_path])
 
 
+def test_a_sweep_has_launchers_of_its_own(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "launcher=slurm"]) == 2
+    assert "hydra/launcher=joblib" in capsys.readouterr().err
+
+
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"launcher=ray needs ray: pip install 'assay\[ray\]'"):
@@ -294,6 +312,8 @@ def test_a_machine_without_slurm_is_told_so(runs: Path, monkeypatch: pytest.Monk
 def test_one_launch_of_a_suite_at_a_time(runs: Path) -> None:
     plan = plan_of(runs)
     with suite.alone(plan), pytest.raises(ConfigError, match="runs already"), suite.alone(plan):
+        pass
+    with suite.alone(plan):
         pass
     plan.expect([0])
     plan.path(0).write_text('{"begin": 1, "place": "elsewhere"}\n')
