@@ -8,8 +8,6 @@ r of m does not refuse at 5 %, two-sided by the smaller tail doubled (Thatcher, 
 import math
 from collections.abc import Mapping
 
-from scipy.stats import hypergeom
-
 from ..leaderboard.store import Record
 from .claim import Claim, Found, Reported, Verdict, measure_of
 from .paperjudge import measured
@@ -67,9 +65,15 @@ def _share(number: Reported, values: list[float]) -> Found:
 
 def shares(hits: int, count: int, runs: int, alpha: float = 0.05) -> tuple[int, int]:
     """The least and the most of `runs` further trials that agree with hits of count."""
-    agree = []
-    for r in range(runs + 1):
-        law = hypergeom(count + runs, hits + r, runs)
-        if min(law.cdf(r), law.sf(r - 1)) > alpha / 2:
-            agree.append(r)
+    agree = [r for r in range(runs + 1) if min(_tails(r, runs, hits + r, count + runs)) > alpha / 2]
     return min(agree), max(agree)
+
+
+def _tails(r: int, drawn: int, good: int, total: int) -> tuple[float, float]:
+    """P[X <= r] and P[X >= r] of the good among `drawn` of `total` without replacement, from whole numbers."""
+
+    def ways(places: range) -> int:
+        return sum(math.comb(good, i) * math.comb(total - good, drawn - i) for i in places)
+
+    every = math.comb(total, drawn)
+    return ways(range(r + 1)) / every, ways(range(r, drawn + 1)) / every

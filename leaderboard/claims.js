@@ -29,7 +29,7 @@ function claimBody(claim) {
     `${n.where}${known(n.reported) && n.provenance !== "verified" ? ` (${n.provenance})` : ""}`,
   ]);
   return [
-    el("p", { class: "note" }, about, claim.differs ? ` Another setting than the reported one: ${claim.differs}.` : ""),
+    el("p", { class: "note" }, about, claim.differs ? ` Another setting than the reported one: ${claim.differs.replace(/\.?$/, ".")}` : ""),
     el("div", { class: "scroll" }, table(`Claim ${claim.name}`, heads, rows, "figures reported")),
   ];
 }

@@ -11,8 +11,10 @@ from pages import quick
 
 from assay.core.errors import ConfigError
 from assay.experiments.cli import main
+from assay.leaderboard.detectability import detectable
 from assay.leaderboard.export import export
 from assay.leaderboard.ranking import Record
+from assay.leaderboard.scores import scores
 from assay.leaderboard.screen import one_per_cell, screened, sentences
 from assay.leaderboard.store import Excluded, Store, Unfit, signed
 from assay.leaderboard.view import view
@@ -168,3 +170,28 @@ def test_pairs_are_exported(tmp_path: Path) -> None:
         ("akh", "uchida"),
     }
     assert all(float(row["first_alone"]) + float(row["second_alone"]) <= 1 for row in rows)
+
+
+def detected(folder: Path, bits: int, name: str) -> None:
+    """As `assay detect` writes it: of uchida with so many bits."""
+    folder.mkdir(exist_ok=True)
+    config = {**quick()[-1]["config"], "attack": None}
+    config["watermark"] = {**config["watermark"], "bits": bits}
+    found = [{"detector": "strip", "auc": 0.5}, {"detector": "property inference", "auc": 0.8}]
+    (folder / name).write_text(json.dumps({"config": config, "found": found}), encoding="utf-8")
+
+
+def test_what_detect_found_stands_beside_the_same_settings(tmp_path: Path) -> None:
+    record = next(r for r in quick() if r["choices"]["watermark"] == "uchida")
+    assert quick()[-1]["config"]["watermark"] == record["config"]["watermark"]
+    detected(tmp_path / "detect", 64, "other.json")
+    assert list(detectable(quick(), tmp_path / "detect")) == quick()
+    detected(tmp_path / "detect", record["config"]["watermark"]["bits"], "same.json")
+    (tmp_path / "detect" / "torn.json").write_text("{", encoding="utf-8")
+    excluded, *records = detectable(quick(), tmp_path / "detect")
+    assert isinstance(excluded, Excluded)
+    assert excluded.file == "detect/torn.json"
+    rows = {
+        r["watermark"]: r["detectability_auc"] for r in scores([r for r in records if isinstance(r, dict)])
+    }
+    assert rows == {"uchida": 0.8, "adi_derived": None, "akh": None}

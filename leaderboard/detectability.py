@@ -1,0 +1,46 @@
+"""What `assay detect` found of a scheme, beside its trials: runs/detect holds a file per scheme and setting.
+
+A file speaks for the trials with the same settings of task, model and scheme, by value: a scheme of other bits is another one.
+The number is the area under the curve of the best of its detectors, who saw weights or queries; 0.5 is a guess.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .ranking import Record
+from .store import Excluded
+
+GROUPS = ("task", "model", "watermark")
+
+
+def detectable(found: Iterable[Record | Excluded], folder: Path) -> Iterator[Record | Excluded]:
+    """The same, finished trials with `owner.detectability` where a file of the folder speaks for them; files that cannot be
+    read are excluded with their reason."""
+    known: dict[str, Record] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known[_key(content["config"])] = _best(content["found"])
+        except (ValueError, KeyError, TypeError) as error:
+            because = f"is no output of `assay detect` ({type(error).__name__}: {error})"
+            yield Excluded(f"{folder.name}/{path.name}", "unreadable", because)
+    for item in found:
+        yield item if isinstance(item, Excluded) or not known else _told(item, known)
+
+
+def _told(record: Record, known: dict[str, Record]) -> Record:
+    if record["status"] != "ok" or (best := known.get(_key(record["config"]))) is None:
+        return record
+    return {**record, "owner": {**record["owner"], "detectability": best}}
+
+
+def _best(found: list[Record]) -> Record:
+    best = max(found, key=lambda one: float(one["auc"]))
+    return {"auc": float(best["auc"]), "detector": str(best["detector"]), "of": len(found)}
+
+
+def _key(config: Record) -> str:
+    parts: list[Any] = [config.get(group) for group in GROUPS]
+    return json.dumps(parts, sort_keys=True)
