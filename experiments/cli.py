@@ -129,6 +129,7 @@ def _cell(value: Any) -> str:
 def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     """The page, or the ranking in another form."""
     from ..leaderboard.claims import claims_in
+    from ..leaderboard.detectability import detectable
     from ..leaderboard.export import export
     from ..leaderboard.page import write_board
     from ..leaderboard.screen import screened, sentences
@@ -138,14 +139,15 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     store = Store(Path(arguments.runs) / "records")
     if not any(store.folder.glob("*.json")):
         raise ConfigError(f"expected records under {store.folder}, found none; run `assay suite quick` first")
+    found = detectable(store.screened(), Path(arguments.runs) / "detect")
     form = arguments.export
     page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
     if form == "html":  # read one by one: ten thousand records fill a gigabyte
         claims, refused = claims_in(Path(arguments.claims))
-        count, notes = write_board(itertools.chain(refused, store.screened()), page, claims)
+        count, notes = write_board(itertools.chain(refused, found), page, claims)
         console.print(f"{count} records: {page}", soft_wrap=True)
     else:
-        known = screened(store.screened())
+        known = screened(found)
         files = export([*known.records, *known.excluded], form, page)
         notes = sentences(known.excluded, known.unsigned)
         console.print(f"the ranking: {', '.join(map(str, files))}", soft_wrap=True)
