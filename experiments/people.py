@@ -19,6 +19,8 @@ from .cache import code_digest
 from .trial import Trial
 
 RIVAL = 500_000  # added to the trial's seed: a rival has other data, another initialisation, another secret
+Trained = tuple[nn.Module, dict[str, Any]]
+"""A model, and what its training took."""
 NOBODY = 1_000_000  # seeds of null models, the same for every trial
 
 
@@ -45,9 +47,12 @@ def buyer(trial: Trial, number: int) -> Owner:
     return marked_by(trial, trial.task, trial.seed, number)
 
 
-def marked_by(trial: Trial, task: Task, seed: int, number: int, wait: bool = True) -> Owner:
-    """A scheme that embeds nothing marks the victim itself. filelock.Timeout unless `wait` when another process is at it."""
-    victim, facts = clean(trial, seed, task, wait)
+def marked_by(
+    trial: Trial, task: Task, seed: int, number: int, wait: bool = True, unmarked: Trained | None = None
+) -> Owner:
+    """A scheme that embeds nothing marks the victim itself. filelock.Timeout unless `wait` when another process is at it. unmarked:
+    the victim, where it is not the one that `clean` trains."""
+    victim, facts = unmarked or clean(trial, seed, task, wait)
     key, key_seconds = key_of(trial, task, seed, victim, number)
     if not trial.watermark.embeds:
         return Owner(key, victim, victim, facts["seconds"], key_seconds)
@@ -87,9 +92,7 @@ def scheme_of(trial: Trial, seed: int) -> dict[str, Any]:
     return {**training(trial, seed), "watermark": trial.spec.config["watermark"]}
 
 
-def clean(
-    trial: Trial, seed: int, task: Task | None = None, wait: bool = True
-) -> tuple[nn.Module, dict[str, Any]]:
+def clean(trial: Trial, seed: int, task: Task | None = None, wait: bool = True) -> Trained:
     """An unmarked model of its own seed: data split, initialisation and order. filelock.Timeout unless `wait` when another
     process is training it."""
     own = task or trial.settings.task.load(trial.settings.model, seed)
@@ -108,10 +111,8 @@ def training(trial: Trial, seed: int) -> dict[str, Any]:
     return {"task": config["task"], "model": config["model"], "trainer": hardware, "seed": seed}
 
 
-def timed(
-    work: Callable[[Trainer], nn.Module], fit: Trainer
-) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
-    def make() -> tuple[nn.Module, dict[str, Any]]:
+def timed(work: Callable[[Trainer], nn.Module], fit: Trainer) -> Callable[[], Trained]:
+    def make() -> Trained:
         start = time.perf_counter()
         model = work(fit)
         return model, {"seconds": round(time.perf_counter() - start, 3), "steps": fit.steps}

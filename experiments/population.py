@@ -5,7 +5,9 @@ other seeds, or a number for each kind. Models of a kind are the same for every 
 of fewer.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -15,11 +17,13 @@ from torch import nn
 
 from ..attacks.adversarial_training import AdversarialTraining, hardened
 from ..core.contracts import Objective
+from ..core.errors import NotApplicable
 from ..core.secret import seed_for
+from ..zoo.fleet import CPU_GROUP, GPU_GROUP, train_fleet
 from ..zoo.training import Trainer
 from .cache import code_digest
 from .catalogue import CONF
-from .people import NOBODY, clean, marked_by, timed, training
+from .people import NOBODY, Trained, clean, marked_by, timed, training
 from .trial import Kind, Trial, built
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -60,7 +64,44 @@ def population(trial: Trial) -> list[nn.Module]:
 
 
 def _other_seed(trial: Trial, number: int, wait: bool) -> nn.Module:
-    return clean(trial, NOBODY + number, wait=wait)[0]
+    return together(trial, number, wait)[0]
+
+
+def together(trial: Trial, number: int, wait: bool = True) -> Trained:
+    """The unmarked model of seed NOBODY + number, trained in one fleet with its neighbours (zoo/fleet.py), which go to the cache
+    with it; alone where its layers cannot be stacked. filelock.Timeout unless `wait` when another process trains them."""
+    size = GPU_GROUP if trial.hardware.device == "cuda" else CPU_GROUP
+    first = number - number % size
+    if number != first:
+        together(trial, first, wait)
+    source, model = trial.settings.task, trial.settings.model
+    seeds = [NOBODY + n for n in range(first, first + size)]
+
+    def entry(seed: int, make: Callable[[], Trained], patient: bool) -> Trained:
+        identity = {**training(trial, seed), "fleet": size}
+        return trial.cache.model(
+            identity, code_digest(), make, lambda: source.load(model, seed).fresh(None), patient
+        )
+
+    def make() -> Trained:
+        start = time.perf_counter()
+        tasks = (source.load(model, seed) for seed in seeds)
+        streams, label = (
+            [seed_for(seed, "victim") for seed in seeds],
+            f"null models {first} to {first + size - 1}",
+        )
+        models = list(train_fleet(tasks, streams, trial.hardware, group=size, label=label))
+        facts = {"seconds": round((time.perf_counter() - start) / size, 3)}
+        for seed, other in zip(seeds, models, strict=True):
+            if seed != NOBODY + number:
+                with suppress(Timeout):  # somebody has it in hand
+                    entry(seed, lambda other=other: (other, facts), False)  # type: ignore[misc]
+        return models[number - first], facts
+
+    try:
+        return entry(NOBODY + number, make, wait)
+    except NotApplicable:
+        return clean(trial, NOBODY + number, wait=wait)
 
 
 def _half_data(trial: Trial, number: int, wait: bool) -> nn.Module:
@@ -75,7 +116,7 @@ def _adversarial(trial: Trial, number: int, wait: bool) -> nn.Module:
 
 def _other_architecture(trial: Trial, number: int, wait: bool) -> nn.Module:
     name = ARCHITECTURES.get(trial.spec.choices["model"], "cnn_small")
-    return _other_seed(_choosing(trial, "model", name), _seed("other_architecture", number) - NOBODY, wait)
+    return together(_choosing(trial, "model", name), _seed("other_architecture", number) - NOBODY, wait)[0]
 
 
 def _other_mark(trial: Trial, number: int, wait: bool) -> nn.Module:
@@ -88,7 +129,7 @@ def _rival(trial: Trial, number: int, wait: bool) -> nn.Module:
     """The model of the other seed, marked by its owner."""
     seed = NOBODY + number
     task = trial.settings.task.load(trial.settings.model, seed)
-    return marked_by(trial, task, seed, 0, wait).marked
+    return marked_by(trial, task, seed, 0, wait, together(trial, number, wait)).marked
 
 
 _MAKERS: dict[Kind, Callable[[Trial, int, bool], nn.Module]] = {

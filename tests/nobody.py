@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from assay.experiments.people import NOBODY, clean
+from assay.experiments.population import together
 from assay.experiments.trial import Trial
 
 
 def clean_models(trial: Trial, count: int) -> list[nn.Module]:
-    return [clean(trial, NOBODY + i)[0] for i in range(count)]
+    return [together(trial, i)[0] for i in range(count)]

@@ -6,9 +6,10 @@ import torch
 from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects
+from assay.experiments import population as file
 from assay.experiments.api import build
 from assay.experiments.people import NOBODY, clean
-from assay.experiments.population import grouped, kinds, population
+from assay.experiments.population import grouped, kinds, population, together
 from assay.experiments.run import run
 from assay.experiments.trial import Trial
 
@@ -38,7 +39,7 @@ def test_each_kind_is_what_it_says() -> None:
     it = trial("frontier_stitching")
     models = dict(zip(enumerate(kinds(it)), population(it), strict=True))
     by_kind = {kind: model for (_, kind), model in models.items()}
-    assert equal(models[0, "other_seed"], clean(it, NOBODY)[0])
+    assert equal(models[0, "other_seed"], together(it, 0)[0])
     assert by_kind["other_architecture"].state_dict().keys() != by_kind["other_seed"].state_dict().keys()
     for kind in ("half_data", "adversarial", "other_mark", "rival"):
         assert by_kind[kind].state_dict().keys() == by_kind["other_seed"].state_dict().keys()
@@ -54,6 +55,23 @@ def test_each_kind_is_what_it_says() -> None:
     scores = marks.watermark.score(Suspects([population(it)[other], models[0, "other_seed"]]), [owners])
     assert scores.log10_p_MK is not None
     assert scores.log10_p_MK[0, 0] < -3 < -2 < scores.log10_p_MK[1, 0]
+
+
+def test_null_models_are_trained_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is asked for first, its neighbours are there too, and they are the same."""
+    it = trial("uchida", MIXED, "task.recipe.lr=0.04")
+    last, _ = together(it, 3)
+    monkeypatch.setattr(file, "train_fleet", lambda *_, **__: pytest.fail("trained again"))
+    assert equal(together(it, 3)[0], last)
+    assert len({float(next(together(it, n)[0].parameters()).detach().sum()) for n in range(4)}) == 4
+    assert torch.is_grad_enabled()
+
+
+def test_what_cannot_be_stacked_is_trained_alone() -> None:
+    it = build(
+        "watermark=none", "model=vit_tiny", "task.limit=100", "task.recipe.epochs=1", "trainer.progress=false"
+    )
+    assert equal(together(it, 1)[0], clean(it, NOBODY + 1)[0])
 
 
 def test_a_population_is_the_same_for_every_trial_and_grows_at_its_end() -> None:
