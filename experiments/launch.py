@@ -39,7 +39,7 @@ def launcher(words: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Launch
             f"there is no launcher called {name!r}.{suggest(name, options('launcher', folders))}"
         )
     content = yaml.safe_load(path.read_text())
-    kind = KINDS.get(content.get("name") if isinstance(content, dict) else None)
+    kind = KINDS.get(str(content.get("name"))) if isinstance(content, dict) else None
     if kind is None:
         raise ConfigError(f"{path}: expected `name` to be one of {', '.join(KINDS)}")
     base = (

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from .config import importable
+from ..leaderboard.store import Record
+from .config import Spec, importable
 from .isolate import isolated
-from .launchlog import log
+from .launchlog import Log, log
 from .launchplan import Plan
 
 INTERRUPTED = 130
@@ -41,9 +43,13 @@ def work(plan: Plan, number: int) -> None:
             while (taken := plan.take()) is not None:
                 trial, attempt = taken
                 told.take(trial)
-                isolated([plan.spec(trial)], 1, lambda _, record, n=trial: told.done(n, record), 3 - attempt)
+                isolated([plan.spec(trial)], 1, partial(_tell, told, trial), tries=3 - attempt)
         except ConfigError as error:
             told.say(refused=str(error))
+
+
+def _tell(told: Log, trial: int, spec: Spec, record: Record) -> None:
+    told.done(trial, record)
 
 
 def watch_parent() -> None:

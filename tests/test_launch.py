@@ -345,6 +345,22 @@ def test_status_shows_every_state(runs: Path) -> None:
     assert "no worker is alive" in after
 
 
+def test_the_status_command_shows_suites(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(runs)
+    stored(runs, plan.spec(0), "blocked")
+    with log(plan.path(0)) as told:
+        told.take(1)
+        assert main(["status", "--runs", str(runs)]) == 0
+        text = capsys.readouterr().out
+        assert main(["status", "--runs", str(runs), "--json"]) == 0
+    assert "1 trials in" in text
+    assert f"blocked  {plan.trials['ids'][0]}: why" in text
+    assert "suite tiny, launcher=joblib: 1 of 4 done (1 blocked), 0 failed, 1 running, 2 left" in text
+    states = {found["id"]: found["status"] for found in json.loads(capsys.readouterr().out)}
+    ids = plan.trials["ids"]
+    assert states == {ids[0]: "blocked", ids[1]: "running", ids[2]: "left", ids[3]: "left"}
+
+
 def test_time_to_go_is_a_range_of_the_means() -> None:
     took = [("slow", s) for s in (90.0, 100.0, 110.0)] + [("fast", s) for s in (1.0, 1.0, 1.0)]
     low, high = launchstatus.to_go({"slow": 10, "fast": 10}, took, workers=2) or (0.0, 0.0)
