@@ -58,12 +58,17 @@ def written(folder: Path, said: dict[str, Any], name: str = "uchida-2017.json") 
 
 
 @pytest.mark.parametrize("path", sorted(CLAIMS.glob("*.json")), ids=lambda path: path.stem)
-def test_committed_claims_are_whole_and_measured(path: Path) -> None:
+def test_committed_claims_can_be_verified_and_shown(path: Path) -> None:
+    """One that nobody measured yet is shown as such."""
     claim = load(path)
-    assert claim.remeasured is not None
-    assert claim.remeasured.seeds == claim.seeds
-    assert overall(claim.remeasured.numbers) == claim.remeasured.verdict
-    assert claims_in(CLAIMS)[1] == []
+    found, bad = claims_in(CLAIMS)
+    (shown,) = [one for one in found if one["name"] == path.stem]
+    if claim.remeasured is None:
+        assert shown["verdict"] == "not measured"
+    else:
+        assert claim.remeasured.seeds == claim.seeds
+        assert overall(claim.remeasured.numbers) == claim.remeasured.verdict == shown["verdict"]
+    assert bad == []
 
 
 BAD: dict[str, tuple[Change, str]] = {
