@@ -75,10 +75,9 @@ def asked(rest: Sequence[str], preset: Preset) -> tuple[Scale, list[int], list[s
         if not found:
             raise ConfigError(f"expected overrides such as scale=laptop, got {word!r}")
         if name == "scale":
-            match = next((s for s in SCALES if s == value), None)
-            if match is None:
+            if value not in SCALES:
                 raise ConfigError(f"scale: expected {' or '.join(SCALES)}, got {value!r}; set scale=laptop")
-            scale = match
+            scale = "full" if value == "full" else "laptop"
         elif name in ("seed", "seeds"):
             seeds = [int(s) for s in value.split(",") if s.isdecimal()]
             if len(set(seeds)) != len(value.split(",")):
