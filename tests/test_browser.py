@@ -260,7 +260,7 @@ def test_schemes_are_compared_in_pairs_by_pointer_and_by_keyboard(browser: Brows
 
 def test_what_is_excluded_is_listed(browser: Browser, tmp_path: Path) -> None:
     bad = [Excluded(f"{i}.json", "edited", f"was edited {EVIL}") for i in range(20)]
-    written([{**record, "hash": None} for record in quick()] + bad, tmp_path)
+    written([*({**record, "hash": None} for record in quick()), *bad], tmp_path)
     tab = opened(browser, tmp_path / "board.html")
     words = tab.locator("#excluded-section").inner_text()
     assert "0.json" in words
