@@ -71,7 +71,7 @@ def _wins(found: list[Pair]) -> Record:
         "names": names,
         **{end: [names.index(getattr(pair, end)) for pair in found] for end in ("first", "second")},
         **{name: [getattr(pair, name) for pair in found] for name in counts},
-        **{p: [digits(getattr(pair, p), 4) for pair in found] for p in ("log10_p", "holm_log10_p")},
+        **{p: [digits(getattr(pair, p), 6) for pair in found] for p in ("log10_p", "holm_log10_p")},
     }
 
 
