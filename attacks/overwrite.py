@@ -2,11 +2,13 @@
 et al.). The record judges both keys: the owner's in the thief's model, the thief's in his own and in the owner's.
 
 The scheme trains on from the stolen model by its ordinary embedding, its strength multiplied by a grid. A scheme without a
-`strength` is embedded once, as it stands; one that embeds nothing leaves further training alone.
+`strength` is embedded once, as it stands; one that embeds nothing leaves further training alone. A strength at which training
+diverges leaves no model to use, and ends the grid.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 from annotated_types import Gt
@@ -36,14 +38,14 @@ class Overwrite(Attack):
     scheme_known = True
     paper = "Wang & Kerschbaum, ICASSP 2019"
 
-    recipe: Recipe
-    """Of the thief's embedding."""
+    recipe: Recipe | None = None
+    """Of the thief's embedding; None: he trains as the owner did."""
     multipliers: tuple[Annotated[float, Gt(0)], ...] = (1.0, 10.0, 100.0)
     """Of the scheme's strength."""
 
     def key(self, adversary: Adversary, scheme: Any, model: Any) -> Key:
         """The thief's own key, by the scheme's sampler. NotApplicable when his data do not suffice for it."""
-        task = adversary.as_owner(model, self.recipe)
+        task = adversary.as_owner(model, self.recipe or adversary.recipe)
         secret = Secret.simulated(adversary.seed, "overwrite")
         try:
             found: Key = scheme.keygen(task, secret, model, adversary.fit)
@@ -53,7 +55,14 @@ class Overwrite(Attack):
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         model = access.weights()
-        task = adversary.as_owner(model, self.recipe)
-        for multiplier, scheme in strengthened(adversary.scheme, self.multipliers):
+        recipe = self.recipe or adversary.recipe
+        task, fit = adversary.as_owner(model, recipe), partial(adversary.fit, recipe=recipe)
+        for i, (multiplier, scheme) in enumerate(strengthened(adversary.scheme, self.multipliers)):
             key = self.key(adversary, scheme, model)
-            yield Surrogate(multiplier, scheme.embed(model, key, task, adversary.fit), mark=key)
+            try:
+                marked = scheme.embed(model, key, task, fit)
+            except FloatingPointError:
+                if i == 0:
+                    raise
+                return
+            yield Surrogate(multiplier, marked, mark=key)

@@ -14,7 +14,8 @@ from ..core.errors import ConfigError
 from ..leaderboard.store import Record, Store
 from . import show
 from .config import Spec, composer
-from .paper import due, run_due
+from .launch import launcher
+from .suite import run_suite
 
 if TYPE_CHECKING:
     from .claim import Claim, Found, Reported
@@ -53,7 +54,8 @@ def verify(path: Path, claimed: "Claim", arguments: argparse.Namespace, console:
         raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
     specs = composed(claimed, arguments.runs)
     flat = [spec for by_seed in specs.values() for spec in by_seed.values()]
-    run_due([spec for spec in flat if due(spec)], arguments.jobs, len(flat), console)
+    engine, _ = launcher([f"launcher.workers={arguments.jobs}"])
+    run_suite(f"claim-{path.stem}", flat, engine, None, [], console)
     records = {trial: {seed: _record(s) for seed, s in by_seed.items()} for trial, by_seed in specs.items()}
     found = judged(claimed, records)
     verdict = overall(found)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
@@ -123,29 +122,6 @@ def ran(trials: Trials, run: Callable[[list[Spec]], None], remedy: str, console:
         return Store(spec.records).read(spec.id) or lacking
 
     return {key: {seed: outcome(s) for seed, s in by_seed.items()} for key, by_seed in trials.items()}
-
-
-def due(spec: Spec) -> bool:
-    return bool(spec.config["force"]) or not Store(spec.records).finished(spec.id)
-
-
-def run_due(specs: Sequence[Spec], jobs: int, all_: int, console: Console) -> None:
-    """With a progress bar; finished ones are kept, so the same command resumes."""
-    from .isolate import isolated
-
-    if len(specs) < all_:
-        console.print(f"{all_ - len(specs)} of {all_} trials are done already (force=true runs them again)")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not specs) as progress:
-        bar = progress.add_task("trials", total=len(specs))
-
-        def on_done(spec: Spec, record: Record) -> None:
-            names = f"{spec.choices['watermark']} × {spec.choices['attack']} seed {spec.config['seed']}"
-            told = f"{names}: {record['status']} {record.get('reason') or ''}"
-            progress.console.print(escape(told), style="dim", soft_wrap=True, highlight=False)
-            progress.advance(bar)
-
-        isolated(specs, jobs, on_done)
 
 
 def _smaller(name: str, scale: Scale) -> str:

@@ -200,6 +200,24 @@ def test_overwriting_leaves_two_marks_until_it_is_strong() -> None:
     assert log10_p(judged("uchida", strong.model)) > log10_p(judged("uchida", weak.model)) + 20
 
 
+@pytest.mark.parametrize("scheme", ["uchida", "adi", "deepsigns"])
+def test_overwriting_trains_by_its_own_recipe(scheme: str) -> None:
+    one, two = (
+        stolen(scheme, "attack=overwrite", "attack.multipliers=[1.0]", f"attack.recipe.epochs={epochs}")[
+            0
+        ].cost
+        for epochs in (1, 2)
+    )
+    assert one is not None
+    assert two is not None
+    assert two.steps == 2 * one.steps > 0
+
+
+def test_a_strength_that_diverges_ends_the_grid() -> None:
+    (only,) = stolen("uchida", "attack=overwrite", "attack.multipliers=[1.0,1e38]")
+    assert only.strength == 1.0
+
+
 # --- WRK -------------------------------------------------------------------------------------------------------------------
 
 
