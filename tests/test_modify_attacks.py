@@ -202,12 +202,10 @@ def test_overwriting_leaves_two_marks_until_it_is_strong() -> None:
 
 @pytest.mark.parametrize("scheme", ["uchida", "adi", "deepsigns"])
 def test_overwriting_trains_by_its_own_recipe(scheme: str) -> None:
-    one, two = (
-        stolen(scheme, "attack=overwrite", "attack.multipliers=[1.0]", f"attack.recipe.epochs={epochs}")[
-            0
-        ].cost
-        for epochs in (1, 2)
-    )
+    other = "batch_size: 64, optimizer: sgd, lr: 0.01, momentum: 0.9, weight_decay: 0, schedule: constant"
+    words = "attack=overwrite", "attack.multipliers=[1.0]"
+    recipes = [f"+attack.recipe={{epochs: {n}, {other}, step_epochs: 5, step_factor: 0.5}}" for n in (1, 2)]
+    one, two = (stolen(scheme, *words, recipe)[0].cost for recipe in recipes)
     assert one is not None
     assert two is not None
     assert two.steps == 2 * one.steps > 0
