@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -84,9 +83,6 @@ def tell(record: Record, spec: Spec) -> None:
 def _child(spec: Spec, pipe: Connection) -> None:
     """Ctrl-C is the parent's to handle; the answer is ("done", record) or ("refused", message)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.filterwarnings(
-        "ignore", "The `srun` command is available"
-    )  # Lightning's, on any node of a cluster
     try:
         record = perform(spec)
     except ConfigError as error:

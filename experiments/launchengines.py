@@ -103,6 +103,12 @@ class JoblibCrew:
         return any(not found.done() for found in self.calls)
 
     def cancel(self) -> None:
+        patience = time.monotonic() + ASK  # loky fails, in a thread, on calls that it has not handed out yet
+        while (
+            any(not found.running() and not found.done() for found in self.calls)
+            and time.monotonic() < patience
+        ):
+            time.sleep(0.01)
         for pool in self.pools:
             pool.shutdown(wait=True, kill_workers=True)
 

@@ -237,7 +237,16 @@ def test_a_suite_on_two_raylets(
     assert sum(len(worker.done) for worker in workers) == 4
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs start with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_workers(mine: Path, runs: Path, shared_cache: Path) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)

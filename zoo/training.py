@@ -198,6 +198,7 @@ class Trainer:
         module = Training(model, recipe, objective or plain(loss, penalty), at_epoch, along)
         with isolate_rng(), warnings.catch_warnings(), _interruptible():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", "The `srun` command is available")  # on any node of a cluster
             torch.manual_seed(seed)
             self._trainer(recipe.epochs, label).fit(module, loader)
         self.fits += 1
