@@ -25,7 +25,7 @@ def claims_in(folder: Path) -> tuple[list[Record], list[Excluded]]:
             content = json.loads(path.read_text(encoding="utf-8"))
             problem = next(_problems(content), None)
         except ValueError as error:
-            content, problem = None, f"is no JSON ({error})"
+            content, problem = {}, f"is no JSON ({error})"
         if problem is None:
             found.append(_shown(path.stem, content))
         else:

@@ -15,6 +15,7 @@ from torch import Tensor
 from assay.kernels import moments as mo
 from assay.kernels import weight_moments as wm
 from assay.kernels.moments import Bins, Moments
+from assay.kernels.moments_cpu import moments_cpu
 
 BINS = Bins(-2.5, 3, 21)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -39,7 +40,7 @@ Compute = Callable[..., Moments]
 def compute(request: pytest.FixtureRequest, device: str) -> Compute:
     """Both implementations; the launcher gets its tensors on the device of the kernels."""
     if request.param == "cpu":
-        return wm.moments_cpu
+        return moments_cpu
 
     def launched(tensors: Sequence[Tensor], *rest: Any) -> Moments:
         return wm.moments_triton([tensor.to(device) for tensor in tensors], *rest)
@@ -255,7 +256,7 @@ def test_rows_of_many_lengths_on_the_cpu() -> None:
     tensors = [drawn(shape, DTYPES[i % 3], i) for i, shape in enumerate(shapes)]
     for bins, channels in itertools.product((BINS, Bins(-1, 1, 4), Bins(-3, 3, 500)), (False, True)):
         some = [tensor for tensor in tensors if tensor.ndim == 2 or not channels]
-        agree(wm.moments_cpu(some, bins, channels), wm.moments_reference(some, bins, channels))
+        agree(moments_cpu(some, bins, channels), wm.moments_reference(some, bins, channels))
 
 
 def test_results_are_written_whole(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +304,7 @@ def test_order_of_tensors_orders_rows(shapes: list[tuple[int, int]], random: Any
     rows = torch.tensor(
         [row for i in order for row in range(starts[i], starts[i] + counts[i])], dtype=torch.int64
     )
-    plain, shuffled = (wm.moments_cpu(ts, BINS, channels) for ts in (tensors, [tensors[i] for i in order]))
+    plain, shuffled = (moments_cpu(ts, BINS, channels) for ts in (tensors, [tensors[i] for i in order]))
     picked = Moments(*(getattr(plain, name)[rows] for name in Moments.__dataclass_fields__))
     assert equal(shuffled, picked)
 
@@ -312,11 +313,11 @@ def test_order_of_tensors_orders_rows(shapes: list[tuple[int, int]], random: Any
 @given(st.integers(1, 60), st.integers(1, 300), st.integers(0, 2**31), st.sampled_from([1, 2, 7, 64]))
 def test_the_size_of_a_batch_changes_no_bit(rows: int, length: int, seed: int, most: int) -> None:
     tensors = [drawn((rows, length), torch.float32, seed), drawn((1, 20_000), torch.float16, seed)]
-    expected = wm.moments_cpu(tensors, BINS, True), wm.moments_cpu(tensors, BINS)
+    expected = moments_cpu(tensors, BINS, True), moments_cpu(tensors, BINS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mo, "ROWS", most)
         patch.setattr(mo, "BATCH", mo.PIECE)
-        found = wm.moments_cpu(tensors, BINS, True), wm.moments_cpu(tensors, BINS)
+        found = moments_cpu(tensors, BINS, True), moments_cpu(tensors, BINS)
     assert all(equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -341,7 +342,7 @@ def test_merged_rows_are_those_of_one_tensor(lengths: list[int], rows: int, seed
     wholes = [
         torch.cat([p for i, p in enumerate(parts) if i % rows == r] or [torch.empty(0)]) for r in range(rows)
     ]
-    agree(wm.moments_cpu(parts, BINS).merged(row_N, rows), wm.moments_reference(wholes, BINS))
+    agree(moments_cpu(parts, BINS).merged(row_N, rows), wm.moments_reference(wholes, BINS))
 
 
 def test_channels_merge_to_their_tensors(compute: Compute) -> None:
@@ -352,7 +353,7 @@ def test_channels_merge_to_their_tensors(compute: Compute) -> None:
 
 def test_the_dispatch_takes_the_cpu_for_cpu_tensors() -> None:
     tensors = [drawn((300,), torch.float32)]
-    assert equal(wm.weight_moments(tensors, BINS), wm.moments_cpu(tensors, BINS))
+    assert equal(wm.weight_moments(tensors, BINS), moments_cpu(tensors, BINS))
 
 
 def test_bad_input_is_named() -> None:
