@@ -1,7 +1,7 @@
 """A claim is read strictly, compared with an interval for one more run, and says failed where a seed gave no number."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from pages import found as record_of
 from pages import quick
-from rich.console import Console
 
 from assay.core.errors import ConfigError
-from assay.experiments import claimshow
+from assay.experiments import launch
 from assay.experiments.claim import Claim, Found, load
 from assay.experiments.claimjudge import judged, overall, shares
 from assay.experiments.cli import main
 from assay.experiments.config import Spec
+from assay.experiments.isolate import Done
 from assay.leaderboard.claims import claims_in
 from assay.leaderboard.ranking import Record
 from assay.leaderboard.store import Store
@@ -164,21 +164,21 @@ def test_a_seed_without_a_number_fails_the_claim(tmp_path: Path) -> None:
     assert found["prune.detected@worst"].verdict == "verified"
 
 
-def ran(specs: Sequence[Spec], jobs: int, count: int, console: Console) -> None:
+def ran(specs: Iterable[Spec], jobs: int, on_done: Done) -> None:
     """In place of trials: the quick suite's records under these ids, their accuracies spread over the seeds."""
     for spec in specs:
         base = record_of(quick(), "uchida", spec.choices["attack"])
         seed = spec.config["seed"]
         marked = {**base["marked"], "accuracy": base["marked"]["accuracy"] - 0.002 * seed}
-        Store(spec.records).write(
-            {**base, "id": spec.id, "seed": seed, "choices": spec.choices, "marked": marked}
-        )
+        record = {**base, "id": spec.id, "seed": seed, "choices": spec.choices, "marked": marked}
+        Store(spec.records).write(record)
+        on_done(spec, record)
 
 
 def test_verify_runs_what_is_missing_writes_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(claimshow, "run_due", ran)
+    monkeypatch.setattr(launch, "isolated", ran)
     base = 100 * record_of(quick(), "uchida", "none")["marked"]["accuracy"]
     number = {**content()["numbers"][0], "reported": base}
     path = written(tmp_path, content(numbers=[number], differs="a small network"))
