@@ -1,8 +1,8 @@
 """The null models of a trial: models of nobody, and, where keys depend on the model, of rivals who use the same scheme.
 
-A claim must not be false on any kind of model, so a population may mix them: verification.null_models is a number of models of
-other seeds, or a number for each kind. Models of a kind are the same for every trial of the task, and the first of many are those
-of fewer.
+A null says something about models like those in it, so a population may mix kinds: verification.null_models is a number of models
+of other seeds, or a number for each kind. Models of a kind are the same for every trial of the task, and the first of many are
+those of fewer.
 """
 
 import time
@@ -19,7 +19,7 @@ from ..attacks.adversarial_training import AdversarialTraining, hardened
 from ..core.contracts import Objective
 from ..core.errors import NotApplicable
 from ..core.secret import seed_for
-from ..zoo.fleet import CPU_GROUP, GPU_GROUP, train_fleet
+from ..zoo.fleet import group_size, train_fleet
 from ..zoo.training import Trainer
 from .cache import code_digest
 from .catalogue import CONF
@@ -70,7 +70,7 @@ def _other_seed(trial: Trial, number: int, wait: bool) -> nn.Module:
 def together(trial: Trial, number: int, wait: bool = True) -> Trained:
     """The unmarked model of seed NOBODY + number, trained in one fleet with its neighbours (zoo/fleet.py), which go to the cache
     with it; alone where its layers cannot be stacked. filelock.Timeout unless `wait` when another process trains them."""
-    size = GPU_GROUP if trial.hardware.device == "cuda" else CPU_GROUP
+    size = group_size(trial.hardware)
     first = number - number % size
     if number != first:
         together(trial, first, wait)

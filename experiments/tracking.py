@@ -80,7 +80,7 @@ def _board(run: Any, records: list[Record], folder: Path, group: str) -> None:
     run.log(
         {"ranking": wandb.Table(columns=cast(Any, columns), data=[[row[c] for c in columns] for row in rows])}
     )
-    page = folder / "board.html"
+    page = Path(run.dir) / "board.html"
     write_board(records, page)
     artifact = wandb.Artifact(group, type="leaderboard")
     artifact.add_file(str(page))

@@ -35,6 +35,11 @@ PLAIN: dict[type[nn.Module], type[Layer]] = {models.Normalise: Normalise, nn.ReL
 T = TypeVar("T")
 
 
+def group_size(hardware: Hardware) -> int:
+    """How many members are trained at a time where nobody says."""
+    return CPU_GROUP if hardware.device == "cpu" else GPU_GROUP
+
+
 def train_fleet(
     tasks: Iterable[Task],
     seeds: Sequence[int],
@@ -51,7 +56,7 @@ def train_fleet(
     Trainer does, for all of the group."""
     if hardware.precision != "32-true":
         raise NotApplicable(f"a fleet trains in float32, not in {hardware.precision}")
-    group = group or (CPU_GROUP if hardware.device == "cpu" else GPU_GROUP)
+    group = group or group_size(hardware)
     waiting = iter(tasks)
     with _bar(label, len(seeds), hardware.progress) as advance:
         for start in range(0, len(seeds), group):
