@@ -264,5 +264,5 @@ def test_wandb_run_is_written_offline_and_finished(runs: Path, tmp_path: Path) -
     assert len(tables["ranking"]["data"]) == 1
     assert "watermark" in tables["ranking"]["columns"]
     assert all(list(folder.glob("run-*.wandb")) for folder in folders)
-    assert len(list(runs.glob("wandb/*/files/board.html"))) == 1
+    assert len(list(runs.glob("wandb/offline-run-*/files/board.html"))) == 1
     assert not (runs / "board.html").exists(), "the page of the store is assay board's"
