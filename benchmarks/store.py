@@ -34,18 +34,17 @@ def copies(count: int) -> Iterator[dict[str, Any]]:
     for number, model in enumerate(islice(cycle(models), count)):
         found = {name: value for name, value in model.items() if name != "schema"}
         config = {**model["config"], "seed": number}
-        yield {**found, "id": f"{model['id'][:-12]}{number:012x}", "seed": number, "config": config}
+        yield {**found, "seed": number, "config": config}
 
 
 def written(store: Store, count: int) -> Plan:
     store.folder.mkdir(parents=True)
     specs = []
     for number, record in enumerate(copies(count)):
+        spec = Spec(record["choices"], {**record["config"], "paths": {"runs": str(store.folder.parent)}})
         if number % 50:
-            store.path(record["id"]).write_text(signed({"schema": 1, **record}))
-        specs.append(
-            Spec(record["choices"], {**record["config"], "paths": {"runs": str(store.folder.parent)}})
-        )
+            store.path(spec.id).write_text(signed({"schema": 1, **record, "id": spec.id}))
+        specs.append(spec)
     trials, seconds = timed(lambda: packed(specs))
     print(f"packing {count} trials: {seconds:.1f} s")
     runs, due = store.folder.parent, list(range(0, count, 50))
