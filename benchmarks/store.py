@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.experiments.config import Spec
-from assay.experiments.launchindex import heads
-from assay.experiments.launchplan import Plan, packed
+from assay.experiments.launch.index import heads
+from assay.experiments.launch.plan import Plan, packed
 from assay.leaderboard.store import Store, signed
 
 RECORDS = 100_000

@@ -1,281 +1,58 @@
-"""The command line. Heavy imports happen inside the commands that need them: help, list, status and board answer at once."""
+"""The command line: which commands there are. What they do is in verbs.py and in the folders of the larger ones."""
 
 import argparse
-import itertools
-import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from .. import __version__
 from ..core.errors import ConfigError
-from . import options
-from .calibrateshow import calibrate
-from .detectshow import detect
+from . import options, verbs
+from .calibrate.show import calibrate
+from .detect.show import detect
 from .show import terminal
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+BAD_INPUT, INTERRUPTED = 2, 130
 EPILOG = "Settings are Hydra overrides: task=digits watermark=uchida attack=prune seed=0. `assay list` shows the options."
 
-
-def run(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    """One trial, or a sweep with -m."""
-    from .sweep import sweep
-
-    return sweep(rest, console)
-
-
-def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from ..leaderboard.page import write_board
-    from ..leaderboard.ranking import ranking
-    from . import show
-    from .catalogue import CONF
-    from .launch import launcher
-    from .suite import run_suite, specs_of
-
-    _overrides_only(rest)
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")
-    folders = [*([Path(arguments.config_dir)] if arguments.config_dir else []), CONF]
-    jobs = [] if arguments.jobs is None else [f"launcher.workers={arguments.jobs}"]
-    asked, words = launcher([*rest, *jobs], folders)
-    specs = specs_of(arguments.name, words, arguments.config_dir, folders)
-    records = run_suite(arguments.name, specs, asked, arguments.config_dir, words, console)
-    show.ranking(ranking(records), console)
-    page = Path(specs[0].config["paths"]["runs"]) / "board.html"
-    write_board(records, page)
-    console.print(f"the board: {page}", soft_wrap=True)
-    failed = [record for record in records if record["status"] == "failed"]
-    for record in failed:
-        console.print(f"[red]failed[/] {record['id']}: {escape(record['reason'])}", soft_wrap=True)
-    return FAILED if failed else 0
-
-
-def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from ..leaderboard.screen import screened, sentences
-    from ..leaderboard.store import Store
-    from .launchindex import heads
-    from .launchstatus import pending, suites, told
-
-    _nothing_left(rest)
-    known = screened(heads(Store(Path(arguments.runs) / "records")))
-    records, launched = known.records, suites(Path(arguments.runs), known.records)
-    if arguments.json:
-        keys = ("id", "status", "reason", "finished")
-        shown = [*records, *pending(launched, {record["id"] for record in records})]
-        print(json.dumps([{key: record.get(key) for key in keys} for record in shown], indent=1))  # noqa: T201
-        return 0
-    counts: dict[str, int] = {}
-    for record in records:
-        counts[record["status"]] = counts.get(record["status"], 0) + 1
-    console.print(
-        f"{len(records)} trials in {arguments.runs}: "
-        + (", ".join(f"{n} {s}" for s, n in counts.items()) or "none yet")
-    )
-    for line in told(records, launched):
-        console.print(escape(line), soft_wrap=True, highlight=False)
-    for note in sentences(known.excluded, 0):
-        console.print(escape(note), soft_wrap=True, highlight=False)
-    return 0
-
-
-def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from .catalogue import GROUPS, catalogue
-    from .config import importable
-
-    _nothing_left(rest)
-    folders = [Path(arguments.config_dir)] if arguments.config_dir else []
-    if arguments.config_dir:
-        importable(arguments.config_dir)
-    if arguments.markdown:
-        from ..leaderboard.store import Store
-        from .handbook import handbook
-
-        measured = "results/digits/records"
-        print(handbook(Store(Path(measured)), f"../{measured}"), end="")  # noqa: T201
-        return 0
-    found = {group: catalogue(group, folders) for group in GROUPS}
-    if arguments.json:
-        print(json.dumps(found, indent=1))  # noqa: T201
-        return 0
-    for group, names in found.items():
-        table = Table(
-            title=group, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        hidden = ("name", "paper", "embeds", "scheme_known", "key_known")  # --json has them all
-        columns = ["name", *(c for c in GROUPS[group] if c not in hidden), "about"]
-        for column in columns:
-            table.add_column(column, no_wrap=column == "name")
-        for name, values in names.items():
-            table.add_row(name, *(_cell(values[column]) for column in columns[1:]))
-        console.print(table)
-    return 0
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "-"
-    return (
-        {True: "yes", False: "no", None: "-"}.get(value, str(value)) if not isinstance(value, str) else value
-    )
-
-
-def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    """The page, or the ranking in another form."""
-    from ..leaderboard.claims import claims_in
-    from ..leaderboard.detectability import detectable
-    from ..leaderboard.export import export
-    from ..leaderboard.page import write_board
-    from ..leaderboard.screen import screened, sentences
-    from ..leaderboard.store import Store
-
-    _nothing_left(rest)
-    store = Store(Path(arguments.runs) / "records")
-    if not any(store.folder.glob("*.json")):
-        raise ConfigError(f"expected records under {store.folder}, found none; run `assay suite quick` first")
-    found = detectable(store.screened(), Path(arguments.runs) / "detect")
-    form = arguments.export
-    page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
-    if form == "html":  # read one by one: ten thousand records fill a gigabyte
-        claims, refused = claims_in(Path(arguments.claims))
-        count, notes = write_board(itertools.chain(refused, found), page, claims)
-        console.print(f"{count} records: {page}", soft_wrap=True)
-    else:
-        known = screened(found)
-        files = export([*known.records, *known.excluded], form, page)
-        notes = sentences(known.excluded, known.unsigned)
-        console.print(f"the ranking: {', '.join(map(str, files))}", soft_wrap=True)
-    for note in notes:
-        console.print(escape(note), soft_wrap=True, highlight=False)
-    return 0
-
-
-def verify(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from .verify import verify
-
-    _overrides_only(rest)
-    found = verify(Path(arguments.model), Path(arguments.key), rest, arguments.config_dir)
-    if arguments.json:
-        print(json.dumps(found, indent=1, allow_nan=False))  # noqa: T201
-    else:
-        console.print(found.pop("sentence"), soft_wrap=True)
-    return 0
-
-
-def paper(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    """A paper's preset: published numbers against measured ones."""
-    from .paper import paper
-
-    return paper(arguments, rest, console)
-
-
-def claim(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    """What a submission reports against what we measure."""
-    from .claimshow import claim
-
-    return claim(arguments, rest, console)
-
-
-def weightstats(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from .weightplot import checked, save
-    from .weightshow import show
-    from .weightstats import plain, weightstats
-
-    _nothing_left(rest)
-    model = Path(arguments.model)
-    place = Path(arguments.plot or f"{model.stem}.weights.png")
-    wanted = bool(arguments.plot) or not arguments.json
-    plot = checked(place) if wanted else None
-    report = weightstats(
-        model, [Path(path) for path in arguments.references], arguments.bins, arguments.channels
-    )
-    if plot:
-        save(report, plot)
-    if arguments.json:
-        found = {**plain(report), "plot": str(plot) if plot else None}
-        print(json.dumps(found, indent=1, allow_nan=False))  # noqa: T201
-        return 0
-    show(report, console)
-    console.print(f"the picture: {plot}", soft_wrap=True)
-    return 0
-
-
-def wandb(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from ..leaderboard.store import Store
-    from .tracking import replay
-
-    _nothing_left(rest)
-    folder = Path(arguments.runs)
-    records = list(Store(folder / "records"))
-    group = arguments.group or folder.resolve().name
-    count = replay(records, arguments.project, arguments.mode, folder, group)
-    console.print(
-        f"{count} runs written; offline ones go up with: wandb sync {arguments.runs}/wandb/offline-run-*"
-    )
-    return 0
-
-
-def _overrides_only(rest: list[str]) -> None:
-    for word in rest:
-        if "=" not in word:
-            raise ConfigError(f"expected overrides such as seed=1, got {word!r}")
-
-
-def _nothing_left(rest: list[str]) -> None:
-    if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r}; see --help")
+Verb = Callable[[argparse.Namespace, list[str], Console], int]
+# fmt: off
+COMMANDS: tuple[tuple[str, Verb, Callable[[argparse.ArgumentParser], None] | None, str], ...] = (
+    ("run", verbs.run, None, "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2"),
+    ("suite", verbs.suite, options.suite_options, "a named grid of trials, the ranked table and the page"),
+    ("status", verbs.status, options.status_options, "what is done, blocked and failed in the store"),
+    ("list", verbs.list_, options.list_options, "schemes, attacks, tasks, models, deployments, with what they declare"),
+    ("board", verbs.board, options.board_options, "the leaderboard page, one file; or the ranking for papers"),
+    ("verify", verbs.verify, options.verify_options, "evidence of a key in a model: assay verify MODEL.safetensors KEY"),
+    ("weightstats", verbs.weightstats, options.weightstats_options,
+     "a first look at a suspect's weights, alone or beside references: assay weightstats MODEL [REFERENCE ...]"),
+    ("detect", detect, options.detect_options, "can a thief tell that a model is marked? assay detect watermark=uchida"),
+    ("calibrate", calibrate, options.calibrate_options,
+     "is a scheme's p-value what it says? both nulls, observed rates, a picture: assay calibrate watermark=uchida"),
+    ("paper", verbs.paper, options.paper_options,
+     "a paper's numbers against ours: assay paper uchida17 scale=laptop; alone, the list of papers"),
+    ("claim", verbs.claim, options.claim_options,
+     "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"),
+    ("wandb", verbs.wandb, options.wandb_options, "the store as a W&B group: a run per trial, and their board"),
+)
+# fmt: on
+"""Name, what it does, its options, a line of help."""
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="assay", description="What is a model watermark worth?", epilog=EPILOG)
     top.add_argument("--version", action="version", version=f"assay {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, action: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    for name, action, options_of, text in COMMANDS:
         # `assay run --help` is answered by sweep.py, which knows Hydra's words.
         sub = commands.add_parser(
             name, help=text, description=text, epilog=EPILOG, add_help=name != "run", allow_abbrev=False
         )
         sub.set_defaults(action=action)
-        return sub
-
-    command("run", run, "one trial: assay run watermark=uchida attack=prune; a sweep with -m seed=0,1,2")
-    options.suite_options(command("suite", suite, "a named grid of trials, the ranked table and the page"))
-    sub = command("status", status, "what is done, blocked and failed in the store")
-    options.store_options(sub)
-    sub.add_argument("--json", action="store_true")
-    sub = command("list", list_, "schemes, attacks, tasks, models, deployments, with what they declare")
-    sub.add_argument("--json", action="store_true")
-    sub.add_argument(
-        "--markdown", action="store_true", help="docs/catalogue.md, with the records of results/digits"
-    )
-    options.own_options(sub)
-    sub = command(
-        "board", board, "the leaderboard page, one file, no network; or the ranking for papers and programs"
-    )
-    options.board_options(sub)
-    options.verify_options(
-        command("verify", verify, "evidence of a key in a model: assay verify MODEL.safetensors KEY")
-    )
-    text = "a first look at a suspect's weights, alone or beside references: assay weightstats MODEL [REFERENCE ...]"
-    options.weightstats_options(command("weightstats", weightstats, text))
-    text = "can a thief tell that a model is marked? assay detect watermark=uchida"
-    options.detect_options(command("detect", detect, text))
-    text = "is a scheme's p-value what it says? both nulls, observed rates, a picture: assay calibrate watermark=uchida"
-    options.calibrate_options(command("calibrate", calibrate, text))
-    text = "a paper's numbers against ours: assay paper uchida17 scale=laptop; alone, the list of papers"
-    options.paper_options(command("paper", paper, text))
-    text = "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"
-    options.claim_options(command("claim", claim, text))
-    options.wandb_options(
-        command("wandb", wandb, "the store as a W&B group: a run per trial, and their board")
-    )
+        if options_of is not None:
+            options_of(sub)
     return top
 
 

@@ -55,6 +55,18 @@ def store_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--runs", default=runs_folder(), help="the results folder (default: %(default)s)")
 
 
+def status_options(sub: argparse.ArgumentParser) -> None:
+    store_options(sub)
+    sub.add_argument("--json", action="store_true")
+
+
+def list_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true")
+    text = "docs/catalogue.md, with the records of results/digits"
+    sub.add_argument("--markdown", action="store_true", help=text)
+    own_options(sub)
+
+
 SUFFIXES = {"latex": "tex", "markdown": "md", "pairs": "pairs.csv"}
 """Of files, where a form's name is none."""
 

@@ -18,9 +18,9 @@ from ..core.errors import ConfigError
 from ..leaderboard.store import FINAL, Excluded, Record, Store
 from .catalogue import CONF, GROUPS, catalogue
 from .config import Spec, composer, options, suggest
-from .launch import Launcher, run_plan
-from .launchindex import heads
-from .launchplan import Plan, packed
+from .launch.index import heads
+from .launch.launcher import Launcher, run_plan
+from .launch.plan import Plan, packed
 
 Axes = dict[str, list[Any]]
 Point = dict[str, Any]

@@ -1,7 +1,7 @@
 """Claims for the page (claims/<scheme>-<year>.json): what was reported of a scheme beside what `assay claim verify` measured.
 
-The file's form is checked by experiments/claim.py; here only what is shown must be there, and what is not there is excluded with
-its reason.
+The file's form is checked by experiments/claim/claim.py; here only what is shown must be there, and what is not there is
+excluded with its reason.
 """
 
 import json

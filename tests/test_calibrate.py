@@ -10,8 +10,8 @@ import pytest
 from assay.core.dispersion import dispersion
 from assay.core.scores import Scores
 from assay.core.statistics import clopper_pearson, clustered_rate
-from assay.experiments.calibrate import null
-from assay.experiments.calibrateplot import sorted_p
+from assay.experiments.calibrate.calibrate import null
+from assay.experiments.calibrate.plot import sorted_p
 from assay.experiments.cli import main
 
 RUNS = 400

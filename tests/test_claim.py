@@ -11,12 +11,12 @@ from pages import found as record_of
 from pages import quick
 
 from assay.core.errors import ConfigError
-from assay.experiments import launch
-from assay.experiments.claim import Claim, Found, load
-from assay.experiments.claimjudge import judged, overall, shares
+from assay.experiments.claim.claim import Claim, Found, load
+from assay.experiments.claim.judge import judged, overall, shares
 from assay.experiments.cli import main
 from assay.experiments.config import Spec
 from assay.experiments.isolate import Done
+from assay.experiments.launch import launcher as launch
 from assay.leaderboard.claims import claims_in
 from assay.leaderboard.ranking import Record
 from assay.leaderboard.store import Store

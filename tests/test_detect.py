@@ -13,7 +13,7 @@ from assay.core.examples import Examples
 from assay.core.statistics import auroc, auroc_interval
 from assay.experiments.api import build
 from assay.experiments.cli import main
-from assay.experiments.detect import detect, detectors, features, left_out
+from assay.experiments.detect.detect import detect, detectors, features, left_out
 from assay.experiments.trial import Trial
 from assay.zoo.features import penultimate
 

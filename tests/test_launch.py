@@ -15,13 +15,17 @@ import pytest
 from rich.console import Console
 
 from assay.core.errors import ConfigError
-from assay.experiments import launch, launchengines, launchlog, launchstatus, suite
+from assay.experiments import suite
 from assay.experiments.cli import main
 from assay.experiments.config import Spec
-from assay.experiments.launch import Watch, launcher
-from assay.experiments.launchengines import Joblib, JoblibCrew, Local, Slurm, needed
-from assay.experiments.launchlog import Worker, log
-from assay.experiments.launchplan import Plan, packed
+from assay.experiments.launch import engines as launchengines
+from assay.experiments.launch import launcher as launch
+from assay.experiments.launch import log as launchlog
+from assay.experiments.launch import status as launchstatus
+from assay.experiments.launch.engines import Joblib, JoblibCrew, Local, Slurm, needed
+from assay.experiments.launch.launcher import Watch, launcher
+from assay.experiments.launch.log import Worker, log
+from assay.experiments.launch.plan import Plan, packed
 from assay.leaderboard.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +107,7 @@ def test_no_trial_is_taken_twice(runs: Path) -> None:
 def test_a_log_tells_what_runs_and_survives_a_hard_kill(tmp_path: Path) -> None:
     path = tmp_path / "0.jsonl"
     code = (
-        "import os, sys, pathlib; from assay.experiments.launchlog import log\n"
+        "import os, sys, pathlib; from assay.experiments.launch.log import log\n"
         "with log(pathlib.Path(sys.argv[1])) as told:\n"
         "    told.take(3); told.done(3, {'status': 'ok', 'spent': {'seconds': 1.5}}); told.take(4)\n"
         '    told.file.write(\'{"done": 4, "sta\'); told.file.flush(); os.kill(os.getpid(), 9)'

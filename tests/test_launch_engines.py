@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from assay.experiments.cli import main
-from assay.experiments.launchlog import Worker
+from assay.experiments.launch.log import Worker
 from assay.leaderboard.store import Record, Store
 
 TINY = [

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_launch import spec, stored
 
-from assay.experiments import launchindex
-from assay.experiments.launchindex import heads
+from assay.experiments.launch import index as launchindex
+from assay.experiments.launch.index import heads
 from assay.leaderboard.store import Excluded, Store
 
 

@@ -14,7 +14,7 @@ from assay.core.errors import ConfigError
 from assay.experiments.catalogue import CONF, with_defaults
 from assay.experiments.cli import main
 from assay.experiments.config import options
-from assay.experiments.paperpreset import (
+from assay.experiments.paper.preset import (
     SCALES,
     inequality,
     load,
@@ -96,7 +96,7 @@ def test_overrides_name_options_and_settings_that_exist(paper: str, scale: Any) 
 @pytest.mark.slow
 @pytest.mark.parametrize("paper", PAPERS)
 def test_full_settings_are_valid(paper: str) -> None:
-    from assay.experiments.paper import composed
+    from assay.experiments.paper.paper import composed
     from assay.experiments.trial import Settings, built, validated
 
     _, preset = load(paper)

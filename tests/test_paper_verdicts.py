@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay.experiments.paperjudge import Measured, Unmeasured, judge_claim, judge_number, prediction, read
-from assay.experiments.paperpreset import Claim, Number, Table, reading
+from assay.experiments.paper.judge import Measured, Unmeasured, judge_claim, judge_number, prediction, read
+from assay.experiments.paper.preset import Claim, Number, Table, reading
 from assay.leaderboard.store import Store
 
 QUICK = Path(__file__).resolve().parent.parent / "results" / "quick" / "records"

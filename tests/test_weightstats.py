@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from assay.experiments import weightplot
 from assay.experiments.cli import main
-from assay.experiments.weightstats import weightstats
+from assay.experiments.weightstats import plot as weightplot
+from assay.experiments.weightstats.weightstats import weightstats
 from assay.zoo import files
 from assay.zoo.files import save_tensors
 
@@ -231,7 +231,7 @@ def test_one_layer_of_each_model_is_in_memory_at_a_time(
         asked.append(name)
         return real(path, name)
 
-    monkeypatch.setattr("assay.experiments.weightstats.load_tensor", counted)
+    monkeypatch.setattr("assay.experiments.weightstats.weightstats.load_tensor", counted)
     weightstats(Path("suspect.safetensors"), [Path(CLEAN[0])], 64, False)
     assert asked == [
         name for name in ("blocks.2.weight", "blocks.10.weight", "head.bias", "scale") for _ in range(2)

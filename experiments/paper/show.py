@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..leaderboard.page import policy, source
-from .handbook import table
-from .paperjudge import JudgedClaim, JudgedNumber, Measured, Record, Records
-from .paperpreset import QUANTITIES, UNPUBLISHED, Preset, Scale, claims, measures, numbers
-from .show import plain_table
+from ...leaderboard.page import policy, source
+from ..handbook import table
+from ..show import plain_table
+from .judge import JudgedClaim, JudgedNumber, Measured, Record, Records
+from .preset import QUANTITIES, UNPUBLISHED, Preset, Scale, claims, measures, numbers
 
 NUMBERS = (
     "trial",

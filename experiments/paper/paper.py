@@ -7,17 +7,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from ..core.atomic import write_atomically
-from ..core.errors import ConfigError
-from ..leaderboard.store import Record, Store
-from . import papershow
-from .catalogue import CONF
-from .config import Spec, composer, options
-from .launch import launcher
-from .paperjudge import JudgedNumber, Records, judge_claim, judge_number
-from .paperpreset import SCALES, Measure, Number, Preset, Scale, claims, load, measures, numbers
-from .papershow import Report
-from .suite import finished, run_suite
+from ...core.atomic import write_atomically
+from ...core.errors import ConfigError
+from ...leaderboard.store import Record, Store
+from ..catalogue import CONF
+from ..config import Spec, composer, options
+from ..launch.launcher import launcher
+from ..suite import finished, run_suite
+from . import show as papershow
+from .judge import JudgedNumber, Records, judge_claim, judge_number
+from .preset import SCALES, Measure, Number, Preset, Scale, claims, load, measures, numbers
+from .show import Report
 
 Trials = dict[tuple[str, str], dict[int, Spec]]
 FAILED = 1
@@ -135,7 +135,7 @@ def without_data(specs: Sequence[Spec]) -> dict[str, str]:
     waiting = [spec for spec in specs if spec.config["force"] or spec.id not in final]
     if not waiting:
         return {}
-    from .trial import Settings, built, validated  # torch: seconds that a finished paper need not wait for
+    from ..trial import Settings, built, validated  # torch: seconds that a finished paper need not wait for
 
     tried: dict[str, str | None] = {}
     for spec in waiting:

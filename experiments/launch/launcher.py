@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ..core.errors import ConfigError
-from ..leaderboard.store import Record
-from .config import CONF, Spec, options, suggest
-from .isolate import died, isolated
-from .launchengines import LEAVE, Crew, Joblib, Local, Ray, Remote, Slurm
-from .launchlog import Log, Worker, log
-from .launchplan import Plan
+from ...core.errors import ConfigError
+from ...leaderboard.store import Record
+from ..config import CONF, Spec, options, suggest
+from ..isolate import died, isolated
+from .engines import LEAVE, Crew, Joblib, Local, Ray, Remote, Slurm
+from .log import Log, Worker, log
+from .plan import Plan
 
 Launcher = Local | Remote
 KINDS: dict[str, Any] = {"local": Local, "joblib": Joblib, "slurm": Slurm, "ray": Ray}

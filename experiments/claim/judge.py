@@ -8,9 +8,9 @@ r of m does not refuse at 5 %, two-sided by the smaller tail doubled (Thatcher, 
 import math
 from collections.abc import Mapping
 
-from ..leaderboard.store import Record
+from ...leaderboard.store import Record
+from ..paper.judge import measured
 from .claim import Claim, Found, Reported, Verdict, measure_of
-from .paperjudge import measured
 
 SAME = 1e-6
 """Percentages that differ by less are the same number."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import beta
 
-from ..core.atomic import write_atomically
+from ...core.atomic import write_atomically
 from .calibrate import Calibration, Null
 
 INK, SOFT, FAINT = "#1d1f21", "#5c6066", "#dcd8cf"

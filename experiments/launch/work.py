@@ -1,6 +1,6 @@
 """A worker: takes trials of a plan until none is left. Every engine starts the same command for it.
 
-python -m assay.experiments.launchwork PLAN NUMBER
+python -m assay.experiments.launch.work PLAN NUMBER
 """
 
 import os
@@ -12,12 +12,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import ConfigError
-from ..leaderboard.store import Record
-from .config import Spec, importable
-from .isolate import isolated
-from .launchlog import Log, log
-from .launchplan import Plan
+from ...core.errors import ConfigError
+from ...leaderboard.store import Record
+from ..config import Spec, importable
+from ..isolate import isolated
+from .log import Log, log
+from .plan import Plan
 
 INTERRUPTED = 130
 
@@ -27,7 +27,7 @@ def call(folder: str, number: int) -> int:
     A process of its own: engines have threads, and signal handlers of their own. A trial is no task of Slurm's: Lightning would
     take it for a rank of one training."""
     plan = Plan.read(Path(folder))
-    command = [sys.executable, "-P", "-m", "assay.experiments.launchwork", folder, str(number)]
+    command = [sys.executable, "-P", "-m", "assay.experiments.launch.work", folder, str(number)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     with plan.path(number).with_suffix(".out").open("ab") as out:
         try:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..core.atomic import write_atomically
-from ..core.errors import ConfigError, NotApplicable
-from . import show
-from .config import composer, digest
+from ...core.atomic import write_atomically
+from ...core.errors import ConfigError, NotApplicable
+from .. import show
+from ..config import composer, digest
 
 if TYPE_CHECKING:
     from .calibrate import Calibration, Null
 
 
 def calibrate(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..trial import prepare
     from .calibrate import calibrate as measured
     from .calibrate import summary
-    from .calibrateplot import save
-    from .trial import prepare
+    from .plot import save
 
     asked = [*rest, *([] if any(w.startswith("verification") for w in rest) else ["verification=decisive"])]
     with composer(arguments.config_dir) as compose:

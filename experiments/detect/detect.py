@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ConfigError
-from ..core.secret import seed_for
-from ..core.statistics import Floats, auroc, auroc_interval
-from ..core.theft import Detector
-from ..kernels.weight_moments import weight_moments
-from .catalogue import CONF
-from .people import NOBODY, clean, marked_by, owner
-from .trial import Trial, built
+from ...core.errors import ConfigError
+from ...core.secret import seed_for
+from ...core.statistics import Floats, auroc, auroc_interval
+from ...core.theft import Detector
+from ...kernels.weight_moments import weight_moments
+from ..catalogue import CONF
+from ..people import NOBODY, clean, marked_by, owner
+from ..trial import Trial, built
 
 PERMUTATIONS = 199  # p >= 1/200
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic import write_atomically
-from ..leaderboard.store import Excluded, Record, Store
-from .launchplan import Table
+from ...core.atomic import write_atomically
+from ...leaderboard.store import Excluded, Record, Store
+from .plan import Table
 
 VERSION = 1
 WORTH = 1_000

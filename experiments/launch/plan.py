@@ -13,9 +13,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..core.atomic import write_atomically
-from .config import Spec, digest
-from .launchlog import Worker
+from ...core.atomic import write_atomically
+from ..config import Spec, digest
+from .log import Worker
 
 Packed = dict[str, Any]
 

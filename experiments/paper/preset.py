@@ -16,9 +16,9 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from ..core.errors import ConfigError
-from .catalogue import CONF
-from .config import options, suggest
+from ...core.errors import ConfigError
+from ..catalogue import CONF
+from ..config import options, suggest
 
 QUANTITIES = {
     "accuracy": "%",

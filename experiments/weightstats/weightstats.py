@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ..core import weight_tests as tests
-from ..core.errors import ConfigError
-from ..core.statistics import holm
-from ..core.weight_tests import NOTHING, Found, Summary
-from ..kernels.moments import Bins, Moments
-from ..kernels.weight_moments import DTYPES, weight_moments
-from ..zoo.files import float_shapes, load_tensor
+from ...core import weight_tests as tests
+from ...core.errors import ConfigError
+from ...core.statistics import holm
+from ...core.weight_tests import NOTHING, Found, Summary
+from ...kernels.moments import Bins, Moments
+from ...kernels.weight_moments import DTYPES, weight_moments
+from ...zoo.files import float_shapes, load_tensor
 
 REACH = 6  # standard deviations on either side of the mean that a histogram covers at most
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pvariance
 
-from ..leaderboard.store import FINAL, Record
-from .launchplan import Plan
+from ...leaderboard.store import FINAL, Record
+from .plan import Plan
 
 ENOUGH = 3
 """Finished trials of an attack from which on it has a mean of its own; of fewer the mean of all is taken."""

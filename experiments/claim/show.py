@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from ..core.errors import ConfigError
-from ..leaderboard.store import Record, Store
-from . import show
-from .config import Spec, composer
-from .launch import launcher
-from .suite import run_suite
+from ...core.errors import ConfigError
+from ...leaderboard.store import Record, Store
+from .. import show
+from ..config import Spec, composer
+from ..launch.launcher import launcher
+from ..suite import run_suite
 
 if TYPE_CHECKING:
     from .claim import Claim, Found, Reported
@@ -48,7 +48,7 @@ def claim(arguments: argparse.Namespace, rest: Sequence[str], console: Console) 
 
 def verify(path: Path, claimed: "Claim", arguments: argparse.Namespace, console: Console) -> int:
     from .claim import Remeasured, save
-    from .claimjudge import judged, overall
+    from .judge import judged, overall
 
     if arguments.jobs < 1:
         raise ConfigError(f"expected --jobs of at least 1, got {arguments.jobs}")

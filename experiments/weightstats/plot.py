@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..core.atomic import write_atomically
-from ..core.errors import ConfigError
-from ..core.weight_tests import NOTHING
+from ...core.atomic import write_atomically
+from ...core.errors import ConfigError
+from ...core.weight_tests import NOTHING
 from .weightstats import Layer, Report
 
 FORMATS = (".png", ".svg", ".pdf")

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dispersion import Dispersion, dispersion
-from ..core.errors import ConfigError
-from ..core.evidence import Evidence
-from ..core.examples import Ledger
-from ..core.scores import Scores
-from ..core.statistics import Floats, clustered_rate, rate_bound
-from .matrix import Matrix
-from .people import owner
-from .trial import Trial
+from ...core.dispersion import Dispersion, dispersion
+from ...core.errors import ConfigError
+from ...core.evidence import Evidence
+from ...core.examples import Ledger
+from ...core.scores import Scores
+from ...core.statistics import Floats, clustered_rate, rate_bound
+from ..matrix import Matrix
+from ..people import owner
+from ..trial import Trial
 
 
 @dataclass(frozen=True)

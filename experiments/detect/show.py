@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from ..core.atomic import write_atomically
-from ..core.errors import ConfigError, NotApplicable
-from . import show
-from .config import composer, digest
+from ...core.atomic import write_atomically
+from ...core.errors import ConfigError, NotApplicable
+from .. import show
+from ..config import composer, digest
 
 if TYPE_CHECKING:
     from .detect import Found
 
 
 def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    from ..trial import prepare
     from .detect import detect as found_by
     from .detect import summary
-    from .trial import prepare
 
     with composer(arguments.config_dir) as compose:
         trial = prepare(compose(["attack=none", "deployment=open", *rest]))

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from ..core.atomic import write_atomically
-from ..core.errors import ConfigError
-from .config import options, suggest
-from .paperjudge import ENOUGH
-from .paperpreset import CLOSED, POINTS, QUANTITIES, READING, Measure, Provenance
+from ...core.atomic import write_atomically
+from ...core.errors import ConfigError
+from ..config import options, suggest
+from ..paper.judge import ENOUGH
+from ..paper.preset import CLOSED, POINTS, QUANTITIES, READING, Measure, Provenance
 
 SCHEMA = 1
 Verdict = Literal["verified", "differs", "failed", "measured"]

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from annotated_types import Ge, Gt
 
-from ..core.errors import ConfigError
-from .launchplan import Plan
-from .launchwork import call
+from ...core.errors import ConfigError
+from .plan import Plan
+from .work import call
 
 Count = Annotated[int, Ge(1)]
 ASK, LEAVE = 3.0, 60.0

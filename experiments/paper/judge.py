@@ -13,8 +13,8 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from ..leaderboard.ranking import BUDGET
-from .paperpreset import QUANTITIES, Claim, Inequality, Measure, Number, inequality
+from ...leaderboard.ranking import BUDGET
+from .preset import QUANTITIES, Claim, Inequality, Measure, Number, inequality
 
 Record = dict[str, Any]
 Records = Mapping[tuple[str, str], Mapping[int, Record | str]]
