@@ -17,6 +17,7 @@ LINKS = (
     "kernels",
     "zoo",
     "deployments",
+    "evidence",
     "experiments",
     "leaderboard",
 )
@@ -26,10 +27,20 @@ MAY_IMPORT = {
     "core": {"kernels"},
     "zoo": {"core", "kernels"},
     "deployments": {"core", "kernels"},
-    "watermarks": {"core", "kernels", "zoo", "deployments"},
-    "attacks": {"core", "kernels", "zoo", "deployments"},
+    "evidence": {"core", "kernels"},
+    "watermarks": {"core", "kernels", "zoo", "deployments", "evidence"},
+    "attacks": {"core", "kernels", "zoo", "deployments", "evidence"},
     "leaderboard": {"core", "kernels"},
-    "experiments": {"core", "kernels", "zoo", "deployments", "watermarks", "attacks", "leaderboard"},
+    "experiments": {
+        "core",
+        "kernels",
+        "zoo",
+        "deployments",
+        "evidence",
+        "watermarks",
+        "attacks",
+        "leaderboard",
+    },
 }
 GROUND = {"torch", "numpy", "scipy", "triton"}
 FILES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -130,6 +141,7 @@ def test_the_wheel_contains_only_the_package(tmp_path: Path) -> None:
         "conf/config.yaml",
         "conf/task/digits.yaml",
         "core/contracts.py",
+        "evidence/canonical.py",
         "leaderboard/board.html",
     ):
         assert f"assay/{needed}" in names
