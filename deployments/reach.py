@@ -1,74 +1,94 @@
-"""What the adversary can reach: open weights, an API that returns scores, one that returns labels.
+"""What the adversary can reach: open weights, an API that answers scores or labels, one that is watched, a package, an enclave.
 
-Where the owner's scheme answers (API marks), the gateway asks it for every answer and enters it in the ledger.
+A mode is a yaml of conf/deployment: what is granted, filters of answers, a budget, a monitor and what an alarm does.
 """
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.contracts import Configured, Grant
-from ..core.errors import Denied
-from ..core.examples import Ledger
-from ..core.suspects import Suspects, logits
-from ..kernels.row_labels import row_labels
-
-Answer = Callable[[Tensor, Tensor, Ledger], Tensor]
-"""(inputs, the model's probabilities, the ledger so far) -> the probabilities the API answers."""
-
-
-@dataclass
-class Gateway:
-    """An `Access` (core/contracts.py) to one model: grants what the deployment grants, counts examples."""
-
-    model: nn.Module
-    grants: tuple[Grant, ...]
-    device: str = "cpu"
-    decimals: int | None = None
-    answer: Answer | None = None
-    queries: int = field(default=0, init=False)
-    ledger: Ledger = field(default_factory=Ledger, init=False)
-
-    def require(self, need: Grant) -> None:
-        if need not in self.grants:
-            raise Denied(f"the deployment grants {' and '.join(self.grants) or 'nothing'}, not {need}")
-
-    def weights(self) -> nn.Module:
-        self.require("weights")
-        return copy.deepcopy(self.model).eval()
-
-    def scores(self, inputs: Tensor) -> Tensor:
-        self.require("scores")
-        self.queries += len(inputs)
-        scores = self._answered(inputs)
-        return scores if self.decimals is None else scores.round(decimals=self.decimals)
-
-    def labels(self, inputs: Tensor) -> Tensor:
-        self.require("labels")
-        self.queries += len(inputs)
-        if self.answer is not None:
-            return row_labels(self._answered(inputs))
-        return Suspects([self.model], self.device).labels(inputs)[0]
-
-    def _answered(self, inputs: Tensor) -> Tensor:
-        scores = torch.softmax(logits(self.model, inputs, self.device), -1)
-        if self.answer is not None:
-            scores = self.answer(inputs, scores, self.ledger)
-            self.ledger.note(inputs, scores)
-        return scores
+from ..core.errors import ConfigError
+from .book import Book
+from .defences import Defence, Filter
+from .gateway import Answer, Gateway
+from .guard import Guard, OnAlarm
+from .home import Home
+from .monitors import Monitor
 
 
 @dataclass(frozen=True)
 class Deployment(Configured):
-    """grants: of weights, scores, labels. decimals: scores are rounded to so many; None: not at all."""
+    """grants: of weights, scores, labels, texts, to anyone; licensed: to who holds a licence, None: the same. decimals: scores are
+    rounded to so many; None: not at all. defences: filters of what is answered, in the order of their names. budget: samples an
+    account may ask. on_alarm: log it, revoke the account, or answer it through `degraded` from then on. simulation: what is only
+    played; its seconds mean nothing and are not recorded."""
 
     grants: tuple[Grant, ...]
     decimals: Annotated[int, Ge(0)] | None = None
+    licensed: tuple[Grant, ...] | None = None
+    defences: dict[str, Any] = field(default_factory=dict)
+    budget: Annotated[int, Ge(0)] | None = None
+    monitor: Any = None
+    on_alarm: OnAlarm = "log"
+    degraded: Any = None
+    simulation: str | None = None
 
-    def expose(self, model: nn.Module, device: str = "cpu", answer: Answer | None = None) -> Gateway:
-        return Gateway(model, self.grants, device, self.decimals, answer)
+    def __post_init__(self) -> None:
+        for name, part in {**self.defences, **({"degraded": self.degraded} if self.degraded else {})}.items():
+            if not isinstance(part, Defence):
+                raise ConfigError(
+                    f"expected a defence as {name}, got {part!r}; set +defence@deployment.defences.NAME=noise, say"
+                )
+        if self.monitor is not None and not isinstance(self.monitor, Monitor):
+            raise ConfigError(
+                f"expected a monitor, got {self.monitor!r}; set +monitor@deployment.monitor=prada, say"
+            )
+        if (self.on_alarm == "degrade") != (self.degraded is not None):
+            raise ConfigError(
+                f"expected `degraded` with on_alarm=degrade and only there, got on_alarm={self.on_alarm}; "
+                "set +defence@deployment.degraded=label_only, say"
+            )
+        if self.on_alarm != "log" and self.monitor is None:
+            raise ConfigError(
+                f"on_alarm={self.on_alarm} needs a monitor; set +monitor@deployment.monitor=prada, say"
+            )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it answers the same to everybody, always."""
+        return not self.defences and self.monitor is None and self.budget is None
+
+    def granted(self, licensed: bool = False) -> tuple[Grant, ...]:
+        return self.licensed if licensed and self.licensed is not None else self.grants
+
+    def guarded(self, home: Home) -> Guard:
+        """Filters ready, the monitor calibrated on customers."""
+        filters = tuple(
+            (self.defences[name].coarse, self.defences[name].ready(home)) for name in sorted(self.defences)
+        )
+        degraded: tuple[tuple[bool, Filter], ...] = ()
+        if self.degraded is not None:
+            degraded = ((self.degraded.coarse, self.degraded.ready(home)),)
+        watch = None if self.monitor is None else self.monitor.calibrated(home)
+        return Guard(self.budget, watch, self.on_alarm, filters, degraded)
+
+    def expose(
+        self,
+        model: nn.Module,
+        device: str = "cpu",
+        answer: Answer | None = None,
+        *,
+        guard: Guard | None = None,
+        licensed: bool = False,
+        book: Book | None = None,
+    ) -> Gateway:
+        """guard: of `guarded`, which all but plain deployments need. book: a file that processes share; memory when None."""
+        if guard is None and (self.defences or self.monitor is not None):
+            raise ConfigError(
+                "filters and monitors are set up at the owner's home: pass guard=deployment.guarded(home)"
+            )
+        guard = guard or Guard(self.budget)
+        return Gateway(model, self.granted(licensed), device, self.decimals, answer, guard, book or Book())

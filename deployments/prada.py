@@ -1,0 +1,91 @@
+"""PRADA: an honest account's distances between queries are about normal, a synthesising thief's are not (Juuti et al., EuroS&P
+2019, arXiv:1805.02628, algorithm 1).
+
+Of each predicted class a growing set is kept. A query's distance is that to the nearest in its class's set; it joins the set when
+the distance exceeds the set's threshold, mean - standard deviation of the distances of those that joined. Suspicion is 1 - W of
+Shapiro and Wilk over the account's distances, without those beyond three standard deviations. The paper takes W < delta for an
+alarm, with delta from the owner's own queries; here it is calibrated like every monitor's.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from scipy.stats import shapiro
+from torch import Tensor
+
+from ..core.statistics import Floats
+from .book import Asked
+from .monitors import Monitor, Watcher
+
+LONGEST = 5000
+"""Distances, the newest: beyond, the law of W is not known (Royston 1995)."""
+
+
+@dataclass
+class Growing:
+    """The set of one class: rows (G, D), and the distances of those that joined, the first one's 0."""
+
+    rows: list[Floats]
+    joined: list[float] = field(default_factory=lambda: [0.0])
+    bar: float = 0.0
+
+    def distance(self, row: Floats) -> float:
+        found = float(np.sqrt(((np.stack(self.rows) - row) ** 2).sum(1).min()))
+        if found > self.bar:
+            self.rows.append(row)
+            self.joined.append(found)
+            self.bar = max(self.bar, float(np.mean(self.joined) - np.std(self.joined)))
+        return found
+
+
+@dataclass
+class Distances:
+    least: int
+    every: int
+    sets: dict[int, Growing] = field(default_factory=dict)
+    found: list[float] = field(default_factory=list)
+    asked: int = 0
+    now: float = 0.0
+
+    def see(self, asked: Asked) -> Tensor:
+        rows = asked.inputs.double().flatten(1).numpy()
+        return torch.tensor(
+            [self._after(row, label) for row, label in zip(rows, asked.labels.tolist(), strict=True)],
+            dtype=torch.float64,
+        )
+
+    def _after(self, row: Floats, label: int) -> float:
+        if label in self.sets:
+            self.found.append(self.sets[label].distance(row))
+        else:
+            self.sets[label] = Growing([row])
+        self.asked += 1
+        if len(self.found) > self.least and self.asked % self.every == 0:
+            self.now = 1 - normality(np.array(self.found[-LONGEST:]))
+        return self.now
+
+
+def normality(distance_N: Floats) -> float:
+    """W without what lies beyond three standard deviations of the mean; 1 where all are equal."""
+    inside = np.abs(distance_N - distance_N.mean()) <= 3 * distance_N.std()
+    kept = distance_N[inside]
+    return float(shapiro(kept).statistic) if np.ptp(kept) > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Prada(Monitor):
+    paper = "Juuti et al., EuroS&P 2019, arXiv:1805.02628"
+
+    least: Annotated[int, Ge(3)] = 100
+    """Distances before there is a verdict."""
+    every: Annotated[int, Ge(1)] = 10
+    """Queries between verdicts; 1 in the paper."""
+
+    def learnt(self, reference: Tensor) -> None:
+        """Nothing but the threshold."""
+
+    def watcher(self, known: None) -> Watcher:
+        return Distances(self.least, self.every)
