@@ -1,0 +1,25 @@
+"""The message of a multi-bit text mark: the owner's number of some bits, hidden by a pad of the secret's (core/payload.py)."""
+
+import torch
+from torch import Tensor
+
+from ...core.payload import Message, decoded, encoded
+from ...core.secret import Secret
+
+
+def bits_of(number: int, bits: int) -> Tensor:
+    """(bits,) uint8, most significant first."""
+    return (torch.tensor(number) >> torch.arange(bits - 1, -1, -1) & 1).to(torch.uint8)
+
+
+def number_of(bits_B: Tensor) -> int:
+    return int((bits_B.to(torch.int64) << torch.arange(len(bits_B) - 1, -1, -1)).sum())
+
+
+def embedded(payload: str | None, secret: Secret, bits: int, scheme: str) -> int:
+    """What is embedded; uniform over the 2^bits messages over the draw of the secret."""
+    return number_of(encoded(payload, secret, bits, f"text/{scheme}"))
+
+
+def shown(found: int, payload: str | None, secret: Secret, bits: int, scheme: str) -> Message:
+    return decoded(bits_of(found, bits), payload, secret, f"text/{scheme}")
