@@ -1,11 +1,13 @@
-"""Bundles as files: one zip or one folder of small files with plain names. Whatever a stranger made is read within fixed limits, and
+"""Bundles as files: one zip or one folder of small files with plain names. What a stranger made is read within fixed limits, and
 nothing is ever unpacked to disk.
 """
 
 import io
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from ..core.atomic import write_atomically
@@ -14,6 +16,18 @@ from ..core.errors import ConfigError
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}\.(json|note|tsr|pem|txt)")
 MEMBERS, MEMBER, TOTAL = 256, 2**22, 2**24
 """Files, bytes of a file, bytes in all."""
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
+"""What zipfile raises for damaged archives."""
+FORMS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 FIRST = (1980, 1, 1, 0, 0, 0)  # zip's oldest date: equal contents, equal bundles
 
 
@@ -38,15 +52,7 @@ def read(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _archive(archive, path)
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-    ) as error:
+    except BROKEN as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is no whole zip archive: {error}") from None
@@ -58,8 +64,11 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     files = {}
     for member in members:
         mode = member.external_attr >> 16
-        if member.flag_bits & 1 or (mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode)):
-            raise ConfigError(f"{path}: {member.filename!r} is encrypted or no plain file")
+        plain = not stat.S_IFMT(mode) or stat.S_ISREG(mode)
+        if member.flag_bits & 1 or member.compress_type not in FORMS or not plain:
+            raise ConfigError(
+                f"{path}: {member.filename!r} is encrypted, packed in an unusual way, or no plain file"
+            )
         with archive.open(member) as file:
             content = file.read(member.file_size + 1)  # what the header promises is not believed
         if len(content) != member.file_size:
