@@ -55,10 +55,35 @@ def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
     return [name for name, found in declared.items() if all(found[field] == v for field, v in value.items())]
 
 
+def narrowed(blocks: list[Axes], words: Sequence[str]) -> tuple[list[Axes], list[str]]:
+    """The blocks with only the values that a word asks of an axis (`attack=prune,finetune`), where they have some of them; and the
+    words left, which override. A value that no block has takes the place of all (`seed=7`)."""
+    whole, left = blocks, []
+    for word in words:
+        axis, _, text = word.partition("=")
+        asked = text.split(",")
+        known = {str(value) for axes in whole for value in axes.get(axis, ())}
+        strange = [value for value in asked if value not in known]
+        if not known:
+            left.append(word)
+        elif strange == asked:
+            blocks = [{**axes, axis: list(asked)} if axis in axes else axes for axes in blocks]
+        elif strange:
+            text = f"the suite has no {axis}={strange[0]}; ask for it alone, and it takes the place of all"
+            raise ConfigError(f"{word}: {text}")
+        else:
+            kept = [{**axes, axis: [v for v in axes.get(axis, ()) if str(v) in asked]} for axes in blocks]
+            blocks = [axes for axes in kept if all(axes.values())]
+    return blocks, left
+
+
 def specs_of(
     name: str, overrides: Sequence[str], config_dir: str | None, folders: Sequence[Path]
 ) -> list[Spec]:
-    """The suite's trials, each once."""
+    """The suite's trials, each once. ConfigError where the words leave none."""
+    blocks, overrides = narrowed(grid(name, folders), overrides)
+    if not blocks:
+        raise ConfigError(f"no block of suite {name} has all of that together; see conf/suite/{name}.yaml")
     with composer(config_dir) as compose:
 
         def composed(point: Point) -> Spec:
@@ -66,7 +91,7 @@ def specs_of(
             found: Spec = compose([*words, "trainer.progress=false", *overrides])
             return found
 
-        specs = every(grid(name, folders), composed, folders)
+        specs = every(blocks, composed, folders)
     return list({spec.id: spec for spec in specs}.values())
 
 

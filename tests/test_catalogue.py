@@ -95,6 +95,29 @@ def test_the_standard_suite_is_fixed() -> None:
         assert all(catalogue("attack")[name]["needs"] in granted for name in axes["attack"])
 
 
+def test_words_narrow_a_suite() -> None:
+    def cells(*words: str) -> set[tuple[str, str, str, int]]:
+        return {
+            (c["watermark"], c["attack"], c["deployment"], spec.config["seed"])
+            for spec in specs_of("quick", words, None, [CONF])
+            for c in [spec.choices]
+        }
+
+    assert cells("attack=distill", "watermark=uchida,akh") == {
+        (scheme, "distill", "api_scores", 0) for scheme in ("uchida", "akh")
+    }, "only the deployment that the suite has for it"
+    assert cells("attack=none", "watermark=akh", "seed=7,8") == {
+        ("akh", "none", "open", seed) for seed in (7, 8)
+    }
+    assert cells("attack=wrk", "deployment=open") == {
+        (scheme, "wrk", "open", 0) for scheme in ("none", "uchida", "adi_derived", "akh")
+    }, "an attack that the suite has not takes the place of all"
+    with pytest.raises(ConfigError, match="the suite has no attack=wrk"):
+        cells("attack=wrk,none")
+    with pytest.raises(ConfigError, match="no block of suite quick"):
+        cells("deployment=open", "attack=distill,extract")
+
+
 def test_axes_that_refer_to_each_other_are_composed_point_by_point(tmp_path: Path) -> None:
     (tmp_path / "suite").mkdir()
     text = "common: {task: digits, seed: [0, 1]}\nblocks:\n  - {model: [cnn_small, mlp], watermark: [none, uchida]}"
