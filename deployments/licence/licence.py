@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from ...core.errors import ConfigError
 from ..package.header import CLOSED, Digest, hexadecimal
-from ..package.identity import Identity, Public, Refused, same
+from ..package.identity import Identity, Public, Rejected, same
 from .revocation import Revocations
 from .token import read_as, sign
 
@@ -62,6 +62,9 @@ class Licence:
     terms: Terms
 
 
+LICENCE = TypeAdapter(Licence)
+
+
 def terms(
     operations: Sequence[str],
     not_before: int,
@@ -89,8 +92,8 @@ def issue(package: str, licensee: Public, granted: Terms, issuer: Identity) -> s
 
 
 def read(token: str, issuer: Public) -> Licence:
-    """Refused unless the issuer signed it; whether it holds now is for `permit`."""
-    return read_as(Licence, token, KIND, issuer)
+    """Rejected unless the issuer signed it; whether it holds now is for `permit`."""
+    return read_as(LICENCE, token, KIND, issuer)
 
 
 def permit(
@@ -104,33 +107,33 @@ def permit(
     revoked: Revocations | None = None,
     now: int | None = None,
 ) -> Licence:
-    """The licence, if it allows this operation on this package to this party now; Refused says what is wrong with it. pinned: the
+    """The licence, if it allows this operation on this package to this party now; Rejected says what is wrong with it. pinned: the
     digest of the only token that will do."""
     found = read(token, issuer)
     if pinned is not None and not same(hashlib.sha256(token.encode()).hexdigest(), pinned):
-        raise Refused("another licence is pinned in the package for this party")
+        raise Rejected("another licence is pinned in the package for this party")
     if not same(found.package, package) or not same(found.sub, licensee):
-        raise Refused("the licence is for another package or another party")
+        raise Rejected("the licence is for another package or another party")
     if operation not in found.terms.operations:
-        raise Refused(f"the licence allows {' and '.join(found.terms.operations)}, not {operation}")
+        raise Rejected(f"the licence allows {' and '.join(found.terms.operations)}, not {operation}")
     current(found, revoked, now)
     return found
 
 
 def current(licence: Licence, revoked: Revocations | None, now: int | None = None) -> None:
-    """Refused before, after, without the list a revocable licence needs, under a list past its date, and once revoked."""
+    """Rejected before, after, without the list a revocable licence needs, under a list past its date, and once revoked."""
     moment = int(time.time()) if now is None else now
     if moment < licence.terms.not_before:
-        raise Refused("the licence does not hold yet")
+        raise Rejected("the licence does not hold yet")
     if moment >= licence.terms.not_after:
-        raise Refused("the licence has expired")
+        raise Rejected("the licence has expired")
     if not licence.terms.revocable:
         return
     if revoked is None:
-        raise Refused("the licence can be revoked: expected the issuer's revocation list beside it")
+        raise Rejected("the licence can be revoked: expected the issuer's revocation list beside it")
     if not same(revoked.iss, licence.iss):
-        raise Refused("the revocation list is another issuer's")
+        raise Rejected("the revocation list is another issuer's")
     if moment >= revoked.until:
-        raise Refused("the revocation list is past its date: ask its issuer for the next")
+        raise Rejected("the revocation list is past its date: ask its issuer for the next")
     if licence.jti in revoked.revoked:
-        raise Refused("the licence was revoked")
+        raise Rejected("the licence was revoked")

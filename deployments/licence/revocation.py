@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from ...core.atomic import write_atomically
 from ...core.errors import ConfigError
 from ..package.header import CLOSED, Digest, hexadecimal
-from ..package.identity import Identity, Public, Refused, same
+from ..package.identity import Identity, Public, Rejected, same
 from .token import read_as, sign
 
 KIND: Literal["wmpkg-revocations+jwt"] = "wmpkg-revocations+jwt"
@@ -48,6 +48,9 @@ class Seen:
     digest: Digest
 
 
+REVOCATIONS = TypeAdapter(Revocations)
+
+
 def published(
     issuer: Identity, until: int, revoked: Sequence[str] = (), previous: Revocations | None = None
 ) -> str:
@@ -59,8 +62,8 @@ def published(
 
 
 def read(token: str, issuer: Public) -> Revocations:
-    """Refused unless the issuer signed it. Readers who keep state use `newest`."""
-    return read_as(Revocations, token, KIND, issuer)
+    """Rejected unless the issuer signed it. Readers who keep state use `newest`."""
+    return read_as(REVOCATIONS, token, KIND, issuer)
 
 
 def newest(token: str, issuer: Public, state: Path) -> Revocations:
@@ -71,11 +74,11 @@ def newest(token: str, issuer: Public, state: Path) -> Revocations:
         known = _known(state)
         last = known.get(found.iss)
         if last is not None and found.sequence < last.sequence:
-            raise Refused(
+            raise Rejected(
                 f"the revocation list has number {found.sequence}, number {last.sequence} was seen before"
             )
         if last is not None and found.sequence == last.sequence and not same(digest, last.digest):
-            raise Refused(
+            raise Rejected(
                 f"there are two revocation lists of number {found.sequence}: their issuer contradicts himself"
             )
         if last is None or found.sequence > last.sequence:

@@ -7,13 +7,12 @@ there is one text. The header is compared whole: no other algorithm, key or kind
 import base64
 import binascii
 import json
-from functools import cache
 from typing import Any, Literal, TypeVar
 
 import jwt
 from pydantic import TypeAdapter, ValidationError
 
-from ..package.identity import Identity, Public, Refused
+from ..package.identity import Identity, Public, Rejected
 
 Kind = Literal["wmpkg-licence+jwt", "wmpkg-revocations+jwt"]
 LONGEST = 2**20  # characters
@@ -26,37 +25,32 @@ def sign(claims: dict[str, Any], kind: Kind, issuer: Identity) -> str:
     return jwt.encode(claims, issuer.signing, algorithm="EdDSA", headers=_head(kind, issuer.public))
 
 
-def read_as(shape: type[T], token: str, kind: Kind, issuer: Public) -> T:
-    """The claims as a frozen dataclass whose fields they are, `iss` among them; Refused unless the issuer signed them."""
+def read_as(shape: TypeAdapter[T], token: str, kind: Kind, issuer: Public) -> T:
+    """The claims as the frozen dataclass whose fields they are, `iss` among them; Rejected unless the issuer signed them."""
     claims = verified(token, kind, issuer)
     try:
-        return _adapter(shape).validate_json(json.dumps(claims))
+        return shape.validate_json(json.dumps(claims))
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
-        raise Refused(f"the {_name(kind)} is damaged: {where}: {problem['msg']}") from None
-
-
-@cache
-def _adapter(shape: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(shape)
+        raise Rejected(f"the {_name(kind)} is damaged: {where}: {problem['msg']}") from None
 
 
 def verified(token: str, kind: Kind, issuer: Public) -> dict[str, Any]:
-    """The claims; Refused. Times are the caller's to judge: he has the clock."""
+    """The claims; Rejected. Times are the caller's to judge: he has the clock."""
     name = _name(kind)
     if len(token) > LONGEST or not _canonical(token):
-        raise Refused(f"the {name} is damaged: no token of three parts in canonical form")
+        raise Rejected(f"the {name} is damaged: no token of three parts in canonical form")
     checks = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss"), False)
     try:
         found = jwt.decode_complete(token, issuer.signing, algorithms=["EdDSA"], options=checks)  # type: ignore[arg-type]
     except jwt.PyJWTError:
-        raise Refused(f"the {name} was not signed by {issuer.kid[:16]}, or changed since") from None
+        raise Rejected(f"the {name} was not signed by {issuer.kid[:16]}, or changed since") from None
     if (
         found["header"] != {**_head(kind, issuer), "alg": "EdDSA"}
         or found["payload"].get("iss") != issuer.kid
     ):
-        raise Refused(f"the token is no {name} of {issuer.kid[:16]}")
+        raise Rejected(f"the token is no {name} of {issuer.kid[:16]}")
     claims: dict[str, Any] = found["payload"]
     return claims
 

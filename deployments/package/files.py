@@ -1,7 +1,9 @@
 """Large files that are whole or absent, written piece by piece; and the check that one is safetensors."""
 
+import json
 import os
 import secrets
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,13 @@ def whole(path: Path, private: bool = False) -> Iterator[tuple[BinaryIO, Path]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def metadata(content: bytes) -> dict[str, str]:
+    """Of a safetensors file that was read already: its length (u64, little-endian) and the JSON header."""
+    (length,) = struct.unpack_from("<Q", content)
+    found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return found
 
 
 def why_no_model(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Annotated, Any, BinaryIO, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -17,7 +18,7 @@ from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic import Field as Limited
 from pydantic.dataclasses import dataclass
 
-from .identity import Identity, Public, Refused, same
+from .identity import Identity, Public, Rejected, same
 
 MAGIC = b"\x89WMPKG\r\n"  # not text, and broken by whatever converts line ends
 LENGTH = struct.Struct("<I")
@@ -48,7 +49,7 @@ class Content:
     issuer: Digest
     buyer: Annotated[int, Limited(ge=0, le=2**31)] | None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Names the package, whoever its recipients are."""
         return hashlib.sha256(b"assay/wmpkg/1/content\0" + canonical(asdict(self))).hexdigest()
@@ -108,33 +109,33 @@ def _said(header: Header) -> bytes:
 
 
 def read(file: BinaryIO) -> Header:
-    """The header of a package, its signature not yet checked; the file stands at the first chunk. Refused."""
+    """The header of a package, its signature not yet checked; the file stands at the first chunk. Rejected."""
     start = file.read(len(MAGIC) + LENGTH.size)
     if start[: len(MAGIC)] != MAGIC or len(start) < len(MAGIC) + LENGTH.size:
-        raise Refused("this is no .wmpkg file: it does not begin as one")
+        raise Rejected("this is no .wmpkg file: it does not begin as one")
     (length,) = LENGTH.unpack(start[len(MAGIC) :])
     if length > MOST_HEADER:
-        raise Refused(f"the header says it has {length} bytes, more than {MOST_HEADER}")
+        raise Rejected(f"the header says it has {length} bytes, more than {MOST_HEADER}")
     body = file.read(length)
     try:
         header = HEADER.validate_json(body)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "JSON"
-        raise Refused(f"the header is damaged: {where}: {problem['msg']}") from None
+        raise Rejected(f"the header is damaged: {where}: {problem['msg']}") from None
     if canonical(asdict(header)) != body:
-        raise Refused("the header is not in canonical form: it was changed")
+        raise Rejected("the header is not in canonical form: it was changed")
     return header
 
 
 def check(header: Header, issuer: Public) -> None:
-    """Refused unless this issuer signed it, and for recipients who are named twice."""
+    """Rejected unless this issuer signed it, and for recipients who are named twice."""
     if not same(header.content.issuer, issuer.kid):
-        raise Refused(f"unknown issuer {header.content.issuer[:16]}: expected {issuer.kid[:16]}")
+        raise Rejected(f"unknown issuer {header.content.issuer[:16]}: expected {issuer.kid[:16]}")
     try:
         issuer.signing.verify(bytes.fromhex(header.signature), _said(header))
     except InvalidSignature:
-        raise Refused("the header was changed since its issuer signed it") from None
+        raise Rejected("the header was changed since its issuer signed it") from None
     kids = [one.kid for one in header.recipients]
     if len(set(kids)) < len(kids):
-        raise Refused("the header names a recipient twice")
+        raise Rejected("the header names a recipient twice")

@@ -9,6 +9,7 @@ import hmac
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ BLOCK = re.compile(rb"-----BEGIN [A-Z ]+-----\n.+?-----END [A-Z ]+-----\n", re.D
 LONGEST = 4096  # bytes of a key file; two blocks take some 250
 
 
-class Refused(Denied):
+class Rejected(Denied):
     """A package, licence or revocation list that does not hold: altered, foreign, expired, revoked, or not for this key."""
 
 
@@ -42,7 +43,7 @@ class Public:
     signing: Ed25519PublicKey
     receiving: X25519PublicKey
 
-    @property
+    @cached_property
     def kid(self) -> str:
         raw = self.signing.public_bytes_raw() + self.receiving.public_bytes_raw()
         return hashlib.sha256(b"assay/identity/1\0" + raw).hexdigest()
@@ -59,7 +60,7 @@ class Identity:
     def fresh() -> "Identity":
         return Identity(Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
 
-    @property
+    @cached_property
     def public(self) -> Public:
         return Public(self.signing.public_key(), self.receiving.public_key())
 

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +21,9 @@ from ...core.errors import ConfigError
 from ...core.secret import Secret
 from ..licence.licence import Licence, Operation, permit
 from ..licence.revocation import Revocations
-from .files import whole, why_no_model
-from .header import LENGTH, MAGIC, MIB, TAG, Content, Header, check, read, signed
-from .identity import Identity, Public, Refused
+from .files import metadata, whole, why_no_model
+from .header import MIB, TAG, Content, Header, check, read, signed
+from .identity import Identity, Public, Rejected, same
 from .seal import decrypt, digest, encrypt, fresh_key, unwrapped, wrapped
 
 CHUNK = 4 * MIB
@@ -116,7 +115,7 @@ def rewrap(
 
 
 def inspect(path: Path, issuer: Public | None = None) -> Header:
-    """What a package says of itself; Refused unless the issuer signed it, where one is given."""
+    """What a package says of itself; Rejected unless the issuer signed it, where one is given."""
     with _package(path) as (_, header):
         if issuer is not None:
             check(header, issuer)
@@ -127,29 +126,37 @@ def open_to(path: Path, target: Path, proof: Proof, issuer: Public, now: int | N
     """The model as a file that its owner alone can read, whole or not at all: nothing is left of what is refused. The licence under
     which it was opened; None for the issuer. now: UTC seconds, the clock's where None."""
     with _package(path) as (file, header):
-        licence = _permitted(header, proof, issuer, "weights", now)
-        key = _data_key(header, proof.key)
+        licence, key = _admitted(header, proof, issuer, "weights", now)
         with whole(target, private=True) as (out, place):
             decrypt(file, header.content, key, out.write)
             out.flush()
             why = why_no_model(place)
             if why is not None:
-                raise Refused(f"the package holds {why}")
+                raise Rejected(f"the package holds {why}")
     return licence
 
 
 def tensors(
     path: Path, proof: Proof, issuer: Public, operation: Operation = "query", now: int | None = None
-) -> tuple[dict[str, Tensor], Licence | None]:
-    """The model in memory, for a process that answers queries: no file is written."""
+) -> tuple[dict[str, Tensor], dict[str, str], Licence | None]:
+    """The model in memory, for a process that answers queries; no file is written. Its tensors, its metadata, and the licence."""
     with _package(path) as (file, header):
-        licence = _permitted(header, proof, issuer, operation, now)
-        plain = BytesIO()
-        decrypt(file, header.content, _data_key(header, proof.key), plain.write)
+        return unsealed(file, header, proof, issuer, operation, now)
+
+
+def unsealed(
+    file: BinaryIO, header: Header, proof: Proof, issuer: Public, operation: Operation, now: int | None
+) -> tuple[dict[str, Tensor], dict[str, str], Licence | None]:
+    """Of a file that stands at the first chunk."""
+    licence, key = _admitted(header, proof, issuer, operation, now)
+    plain = bytearray()
+    decrypt(file, header.content, key, plain.extend)
+    content = bytes(plain)
     try:
-        return load(plain.getvalue()), licence
+        found = load(content)
     except (SafetensorError, ValueError) as error:
-        raise Refused(f"the package holds no whole safetensors file ({error})") from None
+        raise Rejected(f"the package holds no whole safetensors file ({error})") from None
+    return found, metadata(content), licence
 
 
 @contextmanager
@@ -158,29 +165,32 @@ def _package(path: Path) -> Iterator[tuple[BinaryIO, Header]]:
     if not path.is_file():
         raise ConfigError(f"expected a package, found no file at {path}")
     with path.open("rb") as file:
-        header = read(file)
-        content, start = header.content, file.tell()
-        assert start == len(header.encoded()) >= len(MAGIC) + LENGTH.size
-        expected = start + content.size + TAG * content.chunks
-        if (size := path.stat().st_size) != expected:
-            raise Refused(f"the package has {size} bytes, its header says {expected}: cut off or extended")
-        yield file, header
+        yield file, begun(file, path.stat().st_size)
 
 
-def _permitted(
+def begun(file: BinaryIO, size: int) -> Header:
+    """The header of a package of so many bytes."""
+    header = read(file)
+    expected = file.tell() + header.content.size + TAG * header.content.chunks
+    if size != expected:
+        raise Rejected(f"the package has {size} bytes, its header says {expected}: cut off or extended")
+    return header
+
+
+def _admitted(
     header: Header, proof: Proof, issuer: Public, operation: Operation, now: int | None
-) -> Licence | None:
-    """The licence by which this party may do this; None for the issuer, who needs none."""
+) -> tuple[Licence | None, Secret]:
+    """The licence by which this party may do this, None for the issuer, who needs none; and the data key."""
     check(header, issuer)
     kid = proof.key.public.kid
     entry = header.recipient(kid)
     if entry is None:
-        raise Refused(f"{kid[:16]} is no recipient of this package")
-    if kid == issuer.kid:
-        return None
+        raise Rejected(f"{kid[:16]} is no recipient of this package")
+    if same(kid, issuer.kid):
+        return None, unwrapped(entry, header.content, proof.key)
     if proof.licence is None:
-        raise Refused("expected a licence: every recipient but the issuer needs one")
-    return permit(
+        raise Rejected("expected a licence: every recipient but the issuer needs one")
+    licence = permit(
         proof.licence,
         issuer,
         package=header.content.id,
@@ -190,9 +200,4 @@ def _permitted(
         revoked=proof.revoked,
         now=now,
     )
-
-
-def _data_key(header: Header, mine: Identity) -> Secret:
-    entry = header.recipient(mine.public.kid)
-    assert entry is not None
-    return unwrapped(entry, header.content, mine)
+    return licence, unwrapped(entry, header.content, proof.key)

@@ -2,8 +2,6 @@
 
 Chunk i: nonce = prefix || i; AAD = package id || i || final flag, so that no chunk can be moved, dropped, or taken from another
 package. A data key is drawn per package and used for nothing else. No more than two chunks are in memory.
-
-Suffixes: none; lengths are bytes.
 """
 
 import hashlib
@@ -19,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ...core.secret import Secret
 from .header import TAG, Content, Recipient
-from .identity import Identity, Public, Refused, same
+from .identity import Identity, Public, Rejected, same
 
 WRAP = b"assay/wmpkg/1/wrap\0"
 Write = Callable[[memoryview], object]
@@ -36,7 +34,7 @@ def wrapped(key: Secret, content: Content, to: Public, licence: str | None) -> R
 
 
 def unwrapped(entry: Recipient, content: Content, mine: Identity) -> Secret:
-    """The data key; Refused for another's entry, and for one that was put together from others."""
+    """The data key; Rejected for another's entry, and for one that was put together from others."""
     shown, own = bytes.fromhex(entry.ephemeral), mine.public
     try:
         shared = mine.receiving.exchange(X25519PublicKey.from_public_bytes(shown))
@@ -45,7 +43,7 @@ def unwrapped(entry: Recipient, content: Content, mine: Identity) -> Secret:
             bytes(12), bytes.fromhex(entry.wrapped), _bound(content, own.kid, entry.licence)
         )
     except (ValueError, InvalidTag):  # ValueError: a point of low order
-        raise Refused("the data key is not wrapped for this key") from None
+        raise Rejected("the data key is not wrapped for this key") from None
     return Secret(raw)
 
 
@@ -80,7 +78,7 @@ def digest(source: BinaryIO, chunk: int) -> tuple[str, int]:
 def encrypt(source: BinaryIO, content: Content, key: Secret, write: Write) -> None:
     """ValueError when the source is not what the content part says it is."""
     aead, found = AESGCM(key.raw), hashlib.sha256()
-    plain, sealed = memoryview(bytearray(content.chunk)), memoryview(bytearray(content.chunk + TAG))
+    plain, sealed = _buffers(content)
     for i, length in enumerate(_lengths(content)):
         part = plain[:length]
         if _filled(source, part) < length:
@@ -94,30 +92,35 @@ def encrypt(source: BinaryIO, content: Content, key: Secret, write: Write) -> No
 
 
 def decrypt(source: BinaryIO, content: Content, key: Secret, write: Write) -> None:
-    """Every chunk is checked before it is written. Refused, at the latest by the digest of the whole: what was written before
+    """Every chunk is checked before it is written. Rejected, at the latest by the digest of the whole: what was written before
     must then be thrown away."""
     aead, found = AESGCM(key.raw), hashlib.sha256()
-    plain, sealed = memoryview(bytearray(content.chunk)), memoryview(bytearray(content.chunk + TAG))
+    plain, sealed = _buffers(content)
     for i, length in enumerate(_lengths(content)):
         if _filled(source, sealed[: length + TAG]) < length + TAG:
-            raise Refused(f"the package is cut off in chunk {i} of {content.chunks}")
+            raise Rejected(f"the package is cut off in chunk {i} of {content.chunks}")
         nonce, bound = _chunk(content, i)
         try:
             aead.decrypt_into(nonce, sealed[: length + TAG], bound, plain[:length])
         except InvalidTag:
-            raise Refused(f"chunk {i} of {content.chunks} was changed, moved or belongs elsewhere") from None
+            raise Rejected(f"chunk {i} of {content.chunks} was changed, moved or belongs elsewhere") from None
         found.update(plain[:length])
         write(plain[:length])
     if source.read(1):
-        raise Refused("something follows the last chunk")
+        raise Rejected("something follows the last chunk")
     if not same(found.hexdigest(), content.digest):
-        raise Refused("the content is not the one that was signed")
+        raise Rejected("the content is not the one that was signed")
 
 
 def _lengths(content: Content) -> Iterator[int]:
     """Of the chunks' plaintexts."""
     for start in range(0, content.size, content.chunk):
         yield min(content.chunk, content.size - start)
+
+
+def _buffers(content: Content) -> tuple[memoryview, memoryview]:
+    longest = min(content.chunk, content.size)
+    return memoryview(bytearray(longest)), memoryview(bytearray(longest + TAG))
 
 
 def _filled(source: BinaryIO, buffer: memoryview) -> int:
