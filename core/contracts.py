@@ -22,7 +22,7 @@ from .secret import Secret
 from .suspects import Suspects
 
 Family = Literal["control", "parameter", "trigger", "output", "data", "fingerprint", "language"]
-Grant = Literal["weights", "scores", "labels"]
+Grant = Literal["weights", "scores", "labels", "texts"]
 Derivation = Literal["derived", "chosen", "none"]
 Null = Literal["random_keys", "independent_models"]
 
@@ -129,6 +129,8 @@ class Watermark(Configured, ABC):
     key_type: ClassVar[type[Key]] = Key
     embeds: ClassVar[bool] = True
     """False for fingerprints, API marks and the control: the marked model is the victim itself."""
+    trains: ClassVar[bool] = True
+    """False for sampling marks: `embed` gives the victim another sampler, and what is published is texts, not weights."""
     answers: ClassVar[bool] = False
     """True for API marks, which act in the deployment: `answer` and `settle`."""
 

@@ -28,9 +28,17 @@ class Access(Protocol):
         """Predicted classes (N,); N queries are counted."""
         ...
 
+    def texts(self, prompts_NP: Tensor, tokens: int, temperature: float | None = None) -> Tensor:
+        """Texts (N, tokens) of ids without the prompts; N queries are counted. temperature: the API's own when None."""
+        ...
+
+    def author(self) -> nn.Module:
+        """The API as a writer, for surrogates that pass its texts on: they ask it when they are read. Needs "texts"."""
+        ...
+
     @property
     def queries(self) -> int:
-        """Examples answered so far."""
+        """Examples and prompts answered so far."""
         ...
 
 

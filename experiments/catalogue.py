@@ -33,16 +33,17 @@ def declared(thing: Any) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def catalogue(group: str, folders: Iterable[Path] = ()) -> dict[str, dict[str, Any]]:
-    """Option name -> declarations, and `about`, the first comment of its yaml."""
+def catalogue(group: str, folders: Iterable[Path] = (), nested: bool = False) -> dict[str, dict[str, Any]]:
+    """Option name -> declarations, and `about`, the first comment of its yaml. nested: those in folders of the group too, which are
+    for models of another kind (llm/kgw)."""
     out = {}
-    for folder in (CONF, *folders):
-        for path in sorted((folder / group).glob("*.yaml")):
+    for place in (folder / group for folder in (CONF, *folders)):
+        for path in sorted(place.rglob("*.yaml") if nested else place.glob("*.yaml")):
             text = path.read_text()
             content = with_defaults(path, yaml.safe_load(text) or {})
             found = _literals(content["_target_"]) if "_target_" in content else {}
             values = {name: content.get(name, found.get(name)) for name in GROUPS[group]}
-            out[path.stem] = {
+            out[path.relative_to(place).with_suffix("").as_posix()] = {
                 **values,
                 "about": text.splitlines()[0].lstrip("# ") if text.startswith("#") else "",
             }

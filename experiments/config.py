@@ -38,7 +38,7 @@ class Spec:
 
     @property
     def id(self) -> str:
-        names = [self.choices[axis] for axis in AXES[:5]]
+        names = [self.choices[axis].replace("/", ".") for axis in AXES[:5]]  # llm/kgw: no folder of records
         return "-".join([*names, f"s{self.config['seed']}", digest(self.identity())[:12]])
 
     @property
@@ -137,8 +137,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
-    """The names of a group's options, users' own folders included."""
-    return [path.stem for folder in (CONF, *folders) for path in (folder / group).glob("*.yaml")]
+    """The names of a group's options, those in folders of their own (llm/kgw) and users' included."""
+    places = [folder / group for folder in (CONF, *folders)]
+    return [path.relative_to(p).with_suffix("").as_posix() for p in places for path in p.rglob("*.yaml")]
 
 
 def settings() -> list[str]:
@@ -146,7 +147,8 @@ def settings() -> list[str]:
     import yaml
 
     names = {"seed", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking"}
-    for path in CONF.glob("*/*.yaml"):
+    for path in CONF.rglob("*/*.yaml"):
         content = yaml.safe_load(path.read_text()) or {}
-        names |= {f"{path.parent.name}.{field}" for field in content if field not in ("defaults", "_target_")}
+        group = path.relative_to(CONF).parts[0]
+        names |= {f"{group}.{field}" for field in content if field not in ("defaults", "_target_")}
     return sorted(names)

@@ -56,6 +56,8 @@ def marked_by(
     key, key_seconds = key_of(trial, task, seed, victim, number)
     if not trial.watermark.embeds:
         return Owner(key, victim, victim, facts["seconds"], key_seconds)
+    if not trial.watermark.trains:
+        return Owner(key, victim, sampling(trial, victim, key, task, seed), facts["seconds"], key_seconds)
     config = {**scheme_of(trial, seed), "key": key.fingerprint}
 
     def embed(fit: Trainer) -> nn.Module:
@@ -65,6 +67,15 @@ def marked_by(
     make = timed(embed, Trainer(trial.hardware, task.recipe, seed_for(seed, "victim")))
     marked, more = trial.cache.model(config, code, make, lambda: task.fresh(None), wait)
     return Owner(key, victim, marked, facts["seconds"], round(key_seconds + more["seconds"], 3))
+
+
+def sampling(trial: Trial, victim: nn.Module, key: Key, task: Task, seed: int) -> nn.Module:
+    """The victim with the scheme's sampler, which the cache of weights cannot keep."""
+    fit = Trainer(trial.hardware, task.recipe, seed_for(seed, "victim"))
+    marked = trial.watermark.embed(victim, key, task, fit)
+    if fit.steps:
+        raise RuntimeError(f"{type(trial.watermark).__name__} declares trains = False, and trained")
+    return marked
 
 
 def key_of(trial: Trial, task: Task, seed: int, victim: nn.Module, number: int) -> tuple[Key, float]:

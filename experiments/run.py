@@ -1,6 +1,8 @@
 """A trial, end to end: victim, key, marked model, theft, verification matrix, record."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,36 +10,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.errors import Denied, NotApplicable
-from ..core.examples import Ledger
+from ..core.errors import ConfigError, NotApplicable
 from ..core.key import Key
 from ..core.suspects import Suspects
+from ..core.texts import Writer
 from ..core.theft import Surrogate
-from ..deployments.reach import Gateway
 from ..zoo.files import save_key, save_model
 from .cache import code_digest
 from .catalogue import declared
 from .environment import environment
+from .exposure import admit, deployed, exposed, untimed
 from .matrix import Matrix
 from .meter import Meter
 from .people import Owner, owner
+from .quality import utility
 from .stolen import surrogates_of
 from .trial import Trial
 
 INNOCENTS = 20  # buyers who did not collude, whom tracing must not accuse
+WINDOWS = 128  # of a thief's text, on which he compares two models: 16,000 ids, each an example
 
 
 def run(trial: Trial) -> dict[str, Any]:
     """The record of a finished trial. Raises Denied, NotApplicable or ConfigError instead of a number it cannot vouch for."""
-    if trial.attack.needs not in trial.deployment.grants:
-        grants = " and ".join(trial.deployment.grants)
-        raise Denied(
-            f"{trial.spec.choices['attack']} needs {trial.attack.needs}, the deployment grants {grants}"
-        )
-    if trial.watermark.answers and trial.attack.needs == "weights":
-        raise NotApplicable(
-            f"{trial.spec.choices['watermark']} marks what an API answers; {trial.spec.choices['attack']} takes the weights"
-        )
+    admit(trial)
+    check_fit(trial)
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
     access = exposed(trial, mine)
@@ -50,16 +47,19 @@ def run(trial: Trial) -> dict[str, Any]:
     matrix = Matrix.measured(trial, mine, rival, surrogates, access.ledger)
     if trial.settings.save is not None:
         export(trial, Path(trial.settings.save), mine, matrix.keys[0], surrogates)
+    curve = untimed(trial, [point(trial, mine, s, matrix, i) for i, s in enumerate(surrogates)])
+    told = deployed(trial, mine, access, curve)
     return {
         **header(trial),
         "status": "ok",
         "owner": {**owner_costs(trial, mine), "verification": verification_cost(trial, mine, matrix.keys[0])},
         "marked": {
-            "accuracy": accuracy(trial, mine.marked),
+            **utility(trial, mine.marked),
             **asdict(matrix.weigh(Matrix.MARKED)),
             "message": message(trial, mine.marked, mine.key),
         },
-        "curve": [point(trial, mine, s, matrix, i) for i, s in enumerate(surrogates)],
+        "curve": curve,
+        **({} if told is None else {"deployment": told}),
         "controls": {
             # What embeds nothing has the marked model as its unmarked one: no control.
             "unmarked": asdict(matrix.weigh(Matrix.UNMARKED)) if trial.watermark.embeds else None,
@@ -71,14 +71,25 @@ def run(trial: Trial) -> dict[str, Any]:
     }
 
 
-def exposed(trial: Trial, mine: Owner) -> Gateway:
-    """The marked model in its deployment; an API mark answers there."""
-    scheme = trial.watermark
-
-    def answer(inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
-        return scheme.answer(mine.key, inputs, scores, ledger)
-
-    return trial.deployment.expose(mine.marked, trial.hardware.device, answer if scheme.answers else None)
+def check_fit(trial: Trial) -> None:
+    """NotApplicable for a scheme whose mark the attack cannot meet, or which does not mark such models."""
+    scheme, attack = trial.watermark, trial.attack
+    mark, theft = (trial.spec.choices[axis] for axis in ("watermark", "attack"))
+    if scheme.answers and attack.needs == "weights":
+        raise NotApplicable(f"{mark} marks what an API answers; {theft} takes the weights")
+    if not scheme.trains and attack.needs == "weights":
+        raise NotApplicable(
+            f"{mark} marks what the owner's service writes, not its weights; {theft} takes these"
+        )
+    writes = not trial.task.owner.inputs.is_floating_point()
+    if scheme.family == "language" and not writes:
+        raise NotApplicable(f"{mark} marks texts, and a model of {trial.task.name} writes none")
+    if writes and scheme.family not in ("language", "control") and scheme.reads != "weights":
+        raise NotApplicable(f"{mark} asks for the labels of pictures; a model of {trial.task.name} reads ids")
+    if not scheme.trains and trial.settings.save is not None:
+        raise ConfigError(
+            f"{mark} is not in the weights, so save={trial.settings.save} would keep nothing of it; leave save out"
+        )
 
 
 def header(trial: Trial) -> dict[str, Any]:
@@ -96,13 +107,6 @@ def header(trial: Trial) -> dict[str, Any]:
     }
 
 
-def accuracy(trial: Trial, model: nn.Module) -> float:
-    """On the test split."""
-    test = trial.task.test
-    labels_N = Suspects([model], trial.hardware.device).labels(test.inputs)[0]
-    return float((labels_N == test.targets).double().mean())
-
-
 def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, number: int) -> dict[str, Any]:
     """One point of the curve: strength, accuracy, agreement with the victim on the test split, evidence, cost."""
     assert surrogate.cost is not None
@@ -113,7 +117,7 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
     found = matrix.weigh(row if claim is None else Matrix.MARKED, claim or 0, surrogate.deposits)
     return {
         "strength": surrogate.strength,
-        "accuracy": float((theirs == test.targets).double().mean()),
+        **utility(trial, surrogate.model, theirs),
         "agreement": float(((theirs == own) & (own >= 0)).double().mean()),
         **asdict(found),
         "cost": asdict(surrogate.cost),
@@ -129,11 +133,13 @@ def seen(trial: Trial, mine: Owner, model: nn.Module) -> dict[str, float] | None
     """What the thief himself can tell, without a key: the accuracy of his model and of the marked one on his labelled inputs. None
     without labels."""
     data = trial.thiefs_data()
-    data = data.take((data.targets >= 0).nonzero()[:, 0])
+    data = data.take((data.targets.flatten(1).min(1).values >= 0).nonzero()[:, 0])
     if not len(data):
         return None
+    if not data.inputs.is_floating_point():
+        data = data.take(slice(0, WINDOWS))
     labels_2N = Suspects([model, mine.marked], trial.hardware.device).labels(data.inputs)
-    own, marked = (labels_2N == data.targets).double().mean(1).tolist()
+    own, marked = (labels_2N == data.targets).double().flatten(1).mean(1).tolist()
     return {"accuracy": own, "marked": marked}
 
 
@@ -161,8 +167,9 @@ def tracing(trial: Trial, mine: Owner, surrogate: Surrogate) -> dict[str, Any]:
 
 
 def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
+    found = utility(trial, mine.victim)
     return {
-        "unmarked_accuracy": accuracy(trial, mine.victim),
+        **{f"unmarked_{name}": value for name, value in found.items()},
         "victim_seconds": mine.victim_seconds,
         "embedding_seconds": mine.embedding_seconds,
         "embeds": trial.watermark.embeds,
@@ -170,20 +177,32 @@ def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
 
 
 def verification_cost(trial: Trial, mine: Owner, key: Key) -> dict[str, Any]:
-    """Of one key in one model, the marked one: inputs that the model is asked, and wall seconds."""
-    asked = 0
-
-    def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        nonlocal asked
-        asked += len(inputs[0])
-
-    hook = mine.marked.register_forward_pre_hook(count)
-    try:
+    """Of one key in one model, the marked one: inputs and prompts that the model is asked, and wall seconds."""
+    with asked(mine.marked) as count:
         start = time.perf_counter()
         trial.watermark.score(Suspects([mine.marked], trial.hardware.device), [key])
-        return {"queries": asked, "seconds": round(time.perf_counter() - start, 5)}
+        return {"queries": sum(count), "seconds": round(time.perf_counter() - start, 5)}
+
+
+@contextmanager
+def asked(model: nn.Module) -> Iterator[list[int]]:
+    """Of every call of the model, how many inputs or prompts it had."""
+    counts: list[int] = []
+    hook = model.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    write = model.write if isinstance(model, Writer) else None
+
+    def written(prompts_NP: Tensor, *rest: Any) -> Tensor:
+        counts.append(len(prompts_NP))
+        assert write is not None
+        return write(prompts_NP, *rest)
+
+    try:
+        if write is not None:
+            vars(model)["write"] = written
+        yield counts
     finally:
         hook.remove()
+        vars(model).pop("write", None)
 
 
 def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[Surrogate]) -> None:

@@ -14,28 +14,32 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
-from ..core.suspects import logits
+from ..core.suspects import parts
 from ..core.theft import Cost, Surrogate
-from ..deployments.reach import Gateway
+from ..deployments.gateway import Gateway
+from ..deployments.thief import Thief
 from ..zoo.files import filled, load_tensors, save_tensors
 from ..zoo.models import Architecture
 from .cache import code_digest
+from .endured import endured
 from .meter import Meter
 from .people import training
 from .trial import Trial
 
 Build = Callable[[], nn.Module]
+BEYOND_WEIGHTS = ("sampler", "temperature")  # of language models
 
 
-def surrogates_of(trial: Trial, access: Gateway, meter: Meter) -> list[Surrogate]:
+def surrogates_of(trial: Trial, access: Thief, meter: Meter) -> list[Surrogate]:
     """The trajectory of the trial's attack, each point with what it cost when it was made."""
     attack, scheme = trial.attack, trial.watermark
     adversary = trial.adversary(meter)
 
     def steal() -> list[Surrogate]:
-        return list(meter.over(attack(access, adversary)))
+        return list(meter.over(endured(attack, access, adversary)))
 
-    if scheme.embeds or scheme.answers or attack.scheme_known or attack.goal == "claim":
+    watched = not trial.deployment.plain or access.accounts > 1  # what the deployment saw is kept nowhere
+    if watched or scheme.embeds or scheme.answers or attack.scheme_known or attack.goal == "claim":
         return steal()
     networks = [lambda: trial.task.fresh(None), *_students(trial)]
 
@@ -45,7 +49,7 @@ def surrogates_of(trial: Trial, access: Gateway, meter: Meter) -> list[Surrogate
         return stolen
 
     choices = {axis: trial.spec.config[axis] for axis in ("attack", "adversary", "deployment")}
-    code = code_digest(type(attack), Gateway, Trial)
+    code = code_digest(type(attack), Gateway, Thief, Trial)
     return trial.cache.kept(
         "thefts", {**training(trial, trial.seed), **choices}, code, lambda p: _read(p, networks), make
     )
@@ -57,7 +61,7 @@ def _students(trial: Trial) -> list[Build]:
     named = vars(trial.attack).values()
 
     def builder(architecture: Architecture) -> Build:
-        return lambda: architecture.build(task.shape, task.classes, 0, source.mean, source.std)
+        return lambda: source.network(architecture, task.shape, task.classes, 0)
 
     return [builder(value) for value in named if isinstance(value, Architecture)]
 
@@ -83,7 +87,9 @@ def _holds(build: Build, model: nn.Module, inputs: Tensor) -> bool:
     """Whether the network with the model's weights answers as the model does, to the bit."""
     with suppress(ConfigError):
         again = filled(build(), model.state_dict(), Path("surrogate"))
-        return torch.equal(logits(again, inputs), logits(model, inputs))
+        if any(getattr(again, name, None) != getattr(model, name, None) for name in BEYOND_WEIGHTS):
+            return False
+        return all(torch.equal(a, b) for a, b in zip(parts(again, inputs), parts(model, inputs), strict=True))
     return False
 
 

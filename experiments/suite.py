@@ -45,14 +45,20 @@ def grid(name: str, folders: Sequence[Path]) -> list[Axes]:
 
 def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
     """What a suite's entry stands for: a list as it is, one value, or by a mapping every option of the axis that declares
-    these values (`{needs: weights}`; `{}` is all of them)."""
+    these values (`{needs: weights}`; `{}` is all of them). Options in folders of the axis, which are for models of another kind,
+    are meant where no other declares these values (`{family: language}`)."""
     if not isinstance(value, dict):
         return value if isinstance(value, list) else [value]
-    declared = catalogue(axis, [f for f in folders if f != CONF])
+    own = [f for f in folders if f != CONF]
     unknown = set(value) - set(GROUPS[axis])
     if unknown:
         raise ConfigError(f"{axis} declares no {unknown.pop()!r}; expected one of {', '.join(GROUPS[axis])}")
-    return [name for name, found in declared.items() if all(found[field] == v for field, v in value.items())]
+    for nested in (False, True):
+        declared = catalogue(axis, own, nested)
+        names = [n for n, found in declared.items() if all(found[field] == v for field, v in value.items())]
+        if names:
+            return names
+    return []
 
 
 def narrowed(blocks: list[Axes], words: Sequence[str]) -> tuple[list[Axes], list[str]]:
@@ -122,7 +128,7 @@ def _separable(varied: set[str], folders: Sequence[Path]) -> bool:
     """Whether what an option of a varied axis resolves to depends on no other varied axis."""
     if any("." in axis for axis in varied):
         return False
-    texts = [path.read_text() for axis in varied for f in folders for path in (f / axis).glob("*.yaml")]
+    texts = [path.read_text() for axis in varied for f in folders for path in (f / axis).rglob("*.yaml")]
     return not any("${" + axis in text for axis in varied for text in texts)
 
 

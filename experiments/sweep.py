@@ -115,7 +115,10 @@ def _help(console: Console) -> None:
     for group in GROUPS:
         if group != "suite":
             console.print(
-                f"  {group}=" + " | ".join(catalogue(group)), soft_wrap=True, markup=False, highlight=False
+                f"  {group}=" + " | ".join(catalogue(group, nested=True)),
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
             )
     console.print(
         "\n  adversary=no_data adversary.data=0.05 adversary.queries=100 verification.fpr=1e-6 verification.random_keys=1000 seed=1"

@@ -40,12 +40,16 @@ class Verification(Configured):
 
 @dataclass(frozen=True)
 class Budget(Configured):
-    """conf/adversary: the distribution of the thief's inputs, how many as a share of the attacker's split, a query limit."""
+    """conf/adversary: the distribution of the thief's inputs, how many as a share of the attacker's split, a query limit; his
+    accounts with an API, the samples an hour that he asks over all of them, and whether he holds a licence."""
 
     data: Annotated[float, Ge(0), Le(1)]
     distribution: Literal["owner", "noise"]
-    """owner: the attacker's split; noise: uniform grey levels without labels, all that a thief without data has."""
+    """owner: the attacker's split; noise: uniform grey levels, or ids, without labels, all that a thief without data has."""
     queries: Annotated[int, Ge(0)] | None
+    accounts: Annotated[int, Ge(1)] = 1
+    pace: Annotated[float, Gt(0)] = 100.0
+    licensed: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ class Trial:
         shape, source = task.shape, self.settings.task
 
         def build(architecture: Architecture, seed: int) -> nn.Module:
-            return architecture.build(shape, task.classes, seed, source.mean, source.std)
+            return source.network(architecture, shape, task.classes, seed)
 
         return Adversary(
             data=data,
@@ -216,7 +220,10 @@ class Trial:
         if budget.distribution == "owner":
             return split
         generator = torch.Generator().manual_seed(seed_for(self.seed, "noise"))
-        noise = torch.randint(256, split.inputs.shape, generator=generator).float() / 255
+        if split.inputs.is_floating_point():
+            noise = torch.randint(256, split.inputs.shape, generator=generator).float() / 255
+        else:
+            noise = torch.randint(self.task.classes, split.inputs.shape, generator=generator)
         return Examples(noise, torch.full_like(split.targets, -1))
 
     def check_means(self) -> None:

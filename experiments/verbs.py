@@ -94,7 +94,7 @@ def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
         measured = "results/digits/records"
         print(handbook(Store(Path(measured)), f"../{measured}"), end="")  # noqa: T201
         return 0
-    found = {group: catalogue(group, folders) for group in GROUPS}
+    found = {group: catalogue(group, folders, nested=True) for group in GROUPS}
     if arguments.json:
         print(json.dumps(found, indent=1))  # noqa: T201
         return 0

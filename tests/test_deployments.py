@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 import assay.conf
 from assay.core.contracts import Grant
-from assay.core.errors import Denied
+from assay.core.errors import Denied, NotApplicable
 from assay.core.examples import Ledger
 from assay.core.suspects import logits
 from assay.core.theft import Access
@@ -23,6 +23,16 @@ from assay.zoo.models import CnnSmall
 GRANTS: tuple[Grant, ...] = get_args(Grant)
 YAMLS = sorted((Path(str(assay.conf.__file__)).parent / "deployment").glob("*.yaml"))
 MODEL = CnnSmall(width=4).build((1, 8, 8), 10, seed=0).eval()
+PROMPTS = torch.zeros(7, 3, dtype=torch.int64)
+
+
+class Author(nn.Module):
+    """Writes the seed."""
+
+    def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
+        return torch.full((len(prompts_NP), tokens), seed)
+
+
 INPUTS = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -31,6 +41,7 @@ def use(access: Access, grant: Grant) -> Any:
         "weights": access.weights,
         "scores": lambda: access.scores(INPUTS),
         "labels": lambda: access.labels(INPUTS),
+        "texts": lambda: access.texts(PROMPTS, 5),
     }
     return calls[grant]()
 
@@ -48,7 +59,7 @@ def deployment(path: Path) -> Deployment:
 )
 def test_every_deployment_gives_what_it_grants_and_nothing_else(path: Path, grant: Grant) -> None:
     declared = deployment(path)
-    access = declared.expose(MODEL)
+    access = declared.expose(Author() if grant == "texts" else MODEL)
     if grant in declared.grants:
         assert use(access, grant) is not None
     else:
@@ -59,7 +70,8 @@ def test_every_deployment_gives_what_it_grants_and_nothing_else(path: Path, gran
 
 def test_open_weights_grant_everything_and_an_api_no_weights() -> None:
     granted = {path.stem: set(deployment(path).grants) for path in YAMLS}
-    assert granted["open"] == set(GRANTS)
+    assert granted["open"] == set(GRANTS) - {"texts"}
+    assert granted["api_text"] == {"texts"}
     assert granted["api_scores"] == {"scores", "labels"}
     assert granted["api_label"] == {"labels"}
 
@@ -78,6 +90,17 @@ def test_queries_are_counted_by_example() -> None:
     access.labels(INPUTS[:0])
     assert access.queries == 10
     assert Deployment(GRANTS).expose(MODEL).queries == 0, "every exposure counts for itself"
+
+
+def test_texts_are_new_at_every_call_and_each_prompt_is_a_query() -> None:
+    access = Deployment(("texts",)).expose(Author())
+    first, second = access.texts(PROMPTS, 5), access.texts(PROMPTS, 5)
+    assert first.shape == (7, 5)
+    assert not torch.equal(first, second)
+    assert access.queries == 14
+    assert torch.equal(Deployment(("texts",)).expose(Author()).texts(PROMPTS, 5), first)
+    with pytest.raises(NotApplicable, match="writes no texts"):
+        Deployment(("texts",)).expose(MODEL).texts(PROMPTS, 5)
 
 
 def test_weights_are_the_thief_s_own_copy() -> None:

@@ -20,7 +20,18 @@ from assay.core.errors import NotApplicable
 from assay.core.suspects import logits
 from assay.zoo.models import Architecture, CnnSmall, Mlp, Normalise, VitTiny, head
 
-YAMLS = sorted((Path(str(assay.conf.__file__)).parent / "model").glob("*.yaml"))
+
+def architecture(path: Path) -> Architecture:
+    fields = yaml.safe_load(path.read_text())
+    module, _, name = fields.pop("_target_").rpartition(".")
+    kind = getattr(import_module(module), name)
+    built = TypeAdapter(kind).validate_python(fields)
+    assert isinstance(built, Architecture)
+    return built
+
+
+FOLDER = Path(str(assay.conf.__file__)).parent / "model"
+YAMLS = [path for path in sorted(FOLDER.glob("*.yaml")) if architecture(path).takes == "pictures"]
 
 
 def cases(*shapes: tuple[int, ...]) -> list[Any]:
@@ -39,15 +50,6 @@ def cases(*shapes: tuple[int, ...]) -> list[Any]:
 
 EVERY = cases((1, 8, 8), (1, 28, 28), (3, 32, 32))
 ONCE = cases((1, 8, 8))
-
-
-def architecture(path: Path) -> Architecture:
-    fields = yaml.safe_load(path.read_text())
-    module, _, name = fields.pop("_target_").rpartition(".")
-    kind = getattr(import_module(module), name)
-    built = TypeAdapter(kind).validate_python(fields)
-    assert isinstance(built, Architecture)
-    return built
 
 
 def inputs(count: int, shape: tuple[int, ...]) -> torch.Tensor:

@@ -8,7 +8,7 @@ outputs on axis 0.
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -46,6 +46,8 @@ class Normalise(nn.Module):
 @dataclass(frozen=True)
 class Architecture(Configured, ABC):
     layer: str
+    takes: ClassVar[Literal["pictures", "bytes", "ids"]] = "pictures"
+    """The inputs it is made for."""
 
     @abstractmethod
     def network(self, shape: Shape, classes: int) -> nn.Module: ...

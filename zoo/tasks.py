@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
+from torch import nn
 
 from ..core.contracts import Configured, Recipe, Task
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from . import data
-from .models import Architecture
+from .models import Architecture, Shape
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Source(Configured, ABC):
 
     def load(self, architecture: Architecture, seed: int) -> Task:
         train, test = self.examples(seed)
-        order = torch.randperm(len(train), generator=_generator(seed, self.name, "split"))
+        order = torch.randperm(len(train), generator=generator(seed, self.name, "split"))
         order = order[: self.limit or None]
         held = round(len(order) * self.attacker_share)
         shape = tuple(train.inputs.shape[1:])
 
-        def fresh(model_seed: int | None) -> torch.nn.Module:
+        def fresh(model_seed: int | None) -> nn.Module:
             model_seed = seed_for(seed, "init") if model_seed is None else model_seed
-            return architecture.build(shape, self.classes, model_seed, self.mean, self.std)
+            return self.network(architecture, shape, self.classes, model_seed)
 
         return Task(
             name=self.name,
@@ -58,8 +59,17 @@ class Source(Configured, ABC):
             fresh=fresh,
         )
 
+    def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+        """A new, untrained model of an architecture for this task, by seed."""
+        return architecture.build(shape, classes, seed, self.mean, self.std)
 
-def _generator(seed: int, *names: str) -> torch.Generator:
+    def judge(self, architecture: Architecture) -> Task | None:
+        """What trains the model that judges texts: another's data, which no seed gives to the owner, the attacker or the test.
+        None where models write no texts."""
+        return None
+
+
+def generator(seed: int, *names: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, *names))
 
 
@@ -74,7 +84,7 @@ class Digits(Source):
 
     def examples(self, seed: int) -> tuple[Examples, Examples]:
         everything = data.digits()
-        order = torch.randperm(len(everything), generator=_generator(seed, self.name, "test"))
+        order = torch.randperm(len(everything), generator=generator(seed, self.name, "test"))
         held = round(len(order) * self.test_share)
         return everything.take(order[held:]), everything.take(order[:held])
 

@@ -1,0 +1,42 @@
+"""What a model is good for: accuracy on the test split, or, where models write, what the judge thinks of their texts."""
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.secret import seed_for
+from ..core.suspects import Suspects
+from ..zoo.quality import quality
+from ..zoo.training import Trainer
+from .cache import code_digest
+from .people import timed, training
+from .trial import Trial
+
+
+def judge(trial: Trial) -> nn.Module | None:
+    """One for all trials of a task; None where models write no texts."""
+    task = trial.settings.task.judge(trial.settings.model)
+    if task is None:
+        return None
+    seed = seed_for(0, "judge")
+
+    def train(fit: Trainer) -> nn.Module:
+        return fit(task.fresh(seed), task.owner, label="judge")
+
+    make = timed(train, Trainer(trial.hardware, task.recipe, seed))
+    identity = {**training(trial, 0), "role": "judge"}
+    return trial.cache.model(identity, code_digest(), make, lambda: task.fresh(seed))[0]
+
+
+def utility(trial: Trial, model: nn.Module, labels: Tensor | None = None) -> dict[str, Any]:
+    """`accuracy`; where models write, it is the judge's, and `quality` stands beside it. labels: the model's on the test split,
+    where they are known."""
+    test, device = trial.task.test, trial.hardware.device
+    labels = Suspects([model], device).labels(test.inputs)[0] if labels is None else labels
+    own = float((labels == test.targets).double().mean())
+    reader = judge(trial)
+    if reader is None:
+        return {"accuracy": own}
+    found = asdict(quality(reader, model, test.inputs, seed_for(trial.seed, "quality"), device))
+    return {"accuracy": found.pop("accuracy"), "quality": {**found, "next_token": own}}

@@ -1,0 +1,49 @@
+"""What a suspect's texts are worth: what a judge, a model of nobody's trained on other text, thinks of those it writes to prompts.
+
+So a model and a thief who edits texts are measured by the same number. Suffixes: N texts, P ids of a prompt, T ids of a text,
+V vocabulary.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core.suspects import parts, texts
+from ..core.texts import Quality, Writer, distinct, rep, repeated, similarity
+
+TEXTS, PROMPT = 64, 16  # two standard errors of the accuracy: 1.2 pp at 25 % and 112 ids a text
+
+
+def quality(
+    judge: nn.Module, suspect: nn.Module, windows_NT: Tensor, seed: int, device: str = "cpu"
+) -> Quality:
+    """`suspect` continues the first PROMPT ids of TEXTS windows to their length. NotApplicable when it writes no texts."""
+    prompts_NP, tokens = windows_NT[:TEXTS, :PROMPT], windows_NT.shape[1] - PROMPT
+    texts_NT = texts(suspect, prompts_NP, tokens, seed, device)
+    right_NT, loss_NT = judged(judge, prompts_NP, texts_NT, device)
+    source = getattr(suspect, "source", None)  # of those who edit
+    unedited_NT = texts(source, prompts_NP, tokens, seed, device) if isinstance(source, Writer) else None
+    return Quality(
+        accuracy=float((right_NT & ~repeated(texts_NT, 3)).double().mean()),
+        perplexity=math.exp(float(loss_NT.double().mean())),
+        rep_3=rep(texts_NT, 3),
+        distinct_2=distinct(texts_NT, 2),
+        similarity=None if unedited_NT is None else similarity(texts_NT, unedited_NT),
+    )
+
+
+def judged(
+    judge: nn.Module, prompts_NP: Tensor, texts_NT: Tensor, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Of every id of the texts whether the judge predicts it, (N, T) bool, and minus its log-probability, (N, T)."""
+    whole_NL = torch.cat([prompts_NP, texts_NT], 1)
+    right, loss, done = [], [], 0
+    for logits_BVL in parts(judge, whole_NL[:, :-1], device):
+        logits_BVT = logits_BVL[:, :, prompts_NP.shape[1] - 1 :].cpu()
+        ids_BT = texts_NT[done : done + len(logits_BVT)]
+        right.append(logits_BVT.argmax(1) == ids_BT)
+        loss.append(functional.cross_entropy(logits_BVT, ids_BT, reduction="none"))
+        done += len(logits_BVT)
+    return torch.cat(right), torch.cat(loss)

@@ -1,0 +1,129 @@
+"""Tasks of text: next ids of a public corpus, its documents split by seed between owner, attacker and test; a part that no seed
+gives away trains the tokenizer and the judge."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from ..core.contracts import Task
+from ..core.errors import ConfigError
+from ..core.examples import Examples
+from ..core.secret import seed_for
+from .corpora import Corpus, documents
+from .language import LanguageModel
+from .language_models import Causal
+from .models import Architecture, Shape
+from .tasks import Source, generator
+from .tokens import BYTES, Tokens, learned
+
+JUDGES = 0.25
+"""The share of the documents that nobody but the judge and the tokenizer reads, the same for every seed."""
+
+
+@dataclass(frozen=True)
+class Language(Source):
+    """Examples are windows of `window` ids, targets the ids that follow each: (N, T) int64 both."""
+
+    corpus: Corpus = "kjv"
+    vocabulary: Annotated[int, Gt(BYTES)] = 2048
+    window: Annotated[int, Ge(2)] = 128
+    test_share: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """Of the documents that are not the judge's."""
+    test_windows: Annotated[int, Ge(1)] = 128
+    """At most so many, the first of the split: every point of a curve is measured on them."""
+
+    name = "language"
+    classes = 0
+    mean, std = 0.0, 1.0
+
+    def tokens(self) -> Tokens:
+        return _tokens(self.corpus, self.vocabulary)
+
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        raise NotImplementedError("documents are split, not windows: see load")
+
+    def load(self, architecture: Architecture, seed: int) -> Task:
+        """ConfigError for a model that reads no ids, or fewer than a window of them."""
+        _, held = _judged(len(documents(self.corpus)))
+        order = held[torch.randperm(len(held), generator=generator(seed, self.corpus, "split"))]
+        test = round(len(order) * self.test_share)
+        attacker = test + round((len(order) - test) * self.attacker_share)
+        limit = round(self.limit * self.attacker_share)
+        return self._task(
+            architecture,
+            seed,
+            self._windows(order[attacker:], self.limit - limit if self.limit else None),
+            self._windows(order[test:attacker], limit or None),
+            self._windows(order[:test], self.test_windows),
+        )
+
+    def judge(self, architecture: Architecture) -> Task:
+        public, held = _judged(len(documents(self.corpus)))
+        test = self._windows(held, self.test_windows)
+        return self._task(architecture, 0, self._windows(public, self.limit or None), test, test)
+
+    def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+        model = super().network(architecture, shape, classes, seed)
+        assert isinstance(model, LanguageModel)
+        model.tokenizer = self.tokens().hash
+        return model
+
+    def _task(
+        self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
+    ) -> Task:
+        if not isinstance(architecture, Causal):
+            raise ConfigError(
+                f"task={self.name} needs a language model, {type(architecture).__name__} is none; set model=gpt2_tiny"
+            )
+        if self.window > architecture.context:
+            raise ConfigError(
+                f"windows of {self.window} ids are longer than the model's context of {architecture.context}; "
+                "set task.window or model.context"
+            )
+
+        def fresh(model_seed: int | None) -> nn.Module:
+            model_seed = seed_for(seed, "init") if model_seed is None else model_seed
+            return self.network(architecture, (self.window,), self.vocabulary, model_seed)
+
+        return Task(self.name, self.vocabulary, owner, attacker, test, self.recipe, fresh)
+
+    def _windows(self, which: Tensor, limit: int | None) -> Examples:
+        ids = _ids(self.corpus, self.vocabulary)
+        return windows(torch.cat([ids[i] for i in which.tolist()]), self.window, limit)
+
+
+def windows(ids_L: Tensor, window: int, limit: int | None = None) -> Examples:
+    """Side by side, of a running text. ConfigError for one shorter than a window and the id that follows."""
+    count = (len(ids_L) - 1) // window
+    if count < 1:
+        raise ConfigError(
+            f"expected a text of more than {window} ids, got {len(ids_L)}; set task.window lower"
+        )
+    count = min(count, limit or count)
+    inputs, targets = (ids_L[i : i + count * window].view(count, window) for i in (0, 1))
+    return Examples(inputs, targets)
+
+
+def _judged(count: int) -> tuple[Tensor, Tensor]:
+    """Which documents the judge reads, and the others."""
+    order = torch.randperm(count, generator=generator(0, "corpus", "judge"))
+    public = round(JUDGES * count)
+    return order[:public], order[public:]
+
+
+@cache
+def _tokens(corpus: Corpus, vocabulary: int) -> Tokens:
+    found = documents(corpus)
+    return learned([found[i].text for i in _judged(len(found))[0].tolist()], vocabulary)
+
+
+@cache
+def _ids(corpus: Corpus, vocabulary: int) -> list[Tensor]:
+    """Of every document, ended."""
+    tokens = _tokens(corpus, vocabulary)
+    assert tokens.end is not None
+    return [torch.tensor([*ids, tokens.end]) for ids in tokens.encode([d.text for d in documents(corpus)])]
