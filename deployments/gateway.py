@@ -143,7 +143,9 @@ class Gateway:
 
     def _coarse(self, inputs: Tensor, scores_NC: Tensor, degraded: bool) -> Tensor:
         """After the filters that tell less."""
-        scores_NC = self.guard.coarsened(inputs, scores_NC, degraded)
+        return self.rounded(self.guard.coarsened(inputs, scores_NC, degraded))
+
+    def rounded(self, scores_NC: Tensor) -> Tensor:
         return scores_NC if self.decimals is None else scores_NC.round(decimals=self.decimals)
 
     def _served(self, account: str, inputs: Tensor, own_N: Tensor, at: float | None, say: Say) -> Reply:

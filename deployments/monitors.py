@@ -59,12 +59,14 @@ class Monitor(Configured, ABC):
     def calibrated(self, home: Home) -> "Watch":
         """The first half of the owner's inputs says what is ordinary; the customers' pictures are of the second. ConfigError for
         fewer customers than the rate takes."""
-        half = len(home.task.owner) // 2
-        known = self.learnt(home.task.owner.inputs[:half])
+        known = self.learnt(self.reference_of(home))
         seed = seed_for(home.seed, "customers")
-        pool = home.task.owner.take(slice(half, None))
+        pool = home.task.owner.take(slice(len(home.task.owner) // 2, None))
         found = customers(pool, home.victim, self.per_kind, seed, home.device)
         return Watch(self, known, self.threshold(found, self.largest(known, found)))
+
+    def reference_of(self, home: Home) -> Tensor:
+        return home.task.owner.inputs[: len(home.task.owner) // 2]
 
     def largest(self, known: Any, found: Sequence[Customer]) -> Tensor:
         """(U,) every customer's largest suspicion."""

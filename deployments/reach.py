@@ -16,7 +16,7 @@ from .defences import Defence, Filter
 from .gateway import Answer, Gateway
 from .guard import Guard, OnAlarm
 from .home import Home
-from .monitors import Monitor
+from .monitors import Monitor, Watch
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,21 @@ class Deployment(Configured):
     def granted(self, licensed: bool = False) -> tuple[Grant, ...]:
         return self.licensed if licensed and self.licensed is not None else self.grants
 
-    def guarded(self, home: Home) -> Guard:
-        """Filters ready, the monitor calibrated on customers."""
+    @property
+    def plain_answers(self) -> bool:
+        """Whether no filter ever changes a score."""
+        return not self.defences and self.degraded is None and self.decimals is None
+
+    def guarded(self, home: Home, watch: Watch | None = None) -> Guard:
+        """Filters ready, the monitor calibrated on customers, unless it was: `watch`."""
         filters = tuple(
             (self.defences[name].coarse, self.defences[name].ready(home)) for name in sorted(self.defences)
         )
         degraded: tuple[tuple[bool, Filter], ...] = ()
         if self.degraded is not None:
             degraded = ((self.degraded.coarse, self.degraded.ready(home)),)
-        watch = None if self.monitor is None else self.monitor.calibrated(home)
+        if watch is None and self.monitor is not None:
+            watch = self.monitor.calibrated(home)
         return Guard(self.budget, watch, self.on_alarm, filters, degraded)
 
     def expose(

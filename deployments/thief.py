@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..core.examples import Examples
+from ..core.examples import Examples, Ledger
 from .gateway import Gateway, Refused, Reply, Stop
 
 
@@ -31,6 +31,10 @@ class Thief:
     @property
     def queries(self) -> int:
         return self.gateway.queries
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.gateway.ledger
 
     @property
     def names(self) -> list[str]:

@@ -4,8 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..core.theft import Cost, Surrogate
-from ..deployments.reach import Gateway
+from ..core.theft import Access, Cost, Surrogate
 from ..zoo.training import Trainer
 
 
@@ -13,7 +12,7 @@ from ..zoo.training import Trainer
 class Meter:
     """Runs while the attack runs; stands still while the trial looks at a surrogate."""
 
-    access: Gateway
+    access: Access
     fit: Trainer
     examples: int = 0
     seconds: float = field(default=0.0, init=False)
