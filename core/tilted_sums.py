@@ -1,7 +1,8 @@
 """The upper tail of a sum of independent whole numbers with known laws, in log space.
 
-Each law is tilted by e^(t k) so that the sum's mean is the value asked for, the tilted laws are convolved by FFT, whose absolute error
-of 1e-16 is then small beside the mass where it counts, and the tilt is taken back (exponential change of measure: Esscher, 1932).
+Each law is tilted by e^(t k) so that the sum's mean is the value asked for, the tilted laws are convolved by FFT, whose absolute
+error of 1e-16 is then small beside the mass where it counts, and the tilt is taken back (exponential change of measure: Esscher,
+1932).
 """
 
 import math

@@ -54,8 +54,8 @@ class Texts:
         )
 
     def scored_anchors(self, anchors_BT: Tensor, width: int) -> Tensor:
-        """The same for windows that stand for themselves by one id (windows.py): positions whose anchor and id together are new. Two
-        windows with one anchor draw the same word, so new windows would not be enough."""
+        """The same for windows that stand for themselves by one id (windows.py): positions whose anchor and id together are new.
+        Two windows with one anchor draw the same word, so new windows would not be enough."""
         pairs_N2 = torch.stack((anchors_BT, self.ids_BT), -1).reshape(-1, 2)
         keys_BT = window_keys(pairs_N2, 1, "v2")[:, 1].reshape(self.ids_BT.shape).clamp(max=LAST - 1)
         position_T = torch.arange(self.ids_BT.shape[1])

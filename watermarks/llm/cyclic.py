@@ -1,8 +1,8 @@
 """A message of some bits shifts the keyed words around the vocabulary: F(w, (v + m) mod V) in place of F(w, v), under Gumbel-max or
 green lists (Fernandez et al., WIFS 2023, arXiv:2308.00113, section 5). One pass scores all messages.
 
-Only new windows are scored: then no two of the words that messages read are the same, their statistics are independent, and the best
-of M has p = 1 - (1 - p)^M exactly.
+Only new windows are scored: then no two of the words that messages read are the same, their statistics are independent, and the
+best of M has p = 1 - (1 - p)^M exactly.
 
 Suffixes: B rows or texts, T positions, L ids so far, V vocabulary, K keys, P messages.
 """

@@ -1,8 +1,8 @@
-"""Gumbel-max by one of two keys, the second with chance alpha at every id (vLLM's dual-key mark): equal prompts get different texts,
-and a draft model may hold the first key alone.
+"""Gumbel-max by one of two keys, the second with chance alpha at every id (vLLM's dual-key mark): equal prompts get different
+texts, and a draft model may hold the first key alone.
 
-The statistic weighs both keys' sums by their chances; its null is the exact law of two weighted gammas. A gamma of the same mean and
-variance, which vLLM takes, claims too much far out (core/gamma_sums.py).
+The statistic weighs both keys' sums by their chances; its null is the exact law of two weighted gammas. A gamma of the same mean
+and variance, which vLLM takes, claims too much far out (core/gamma_sums.py).
 
 Suffixes: B rows or texts, L ids so far, V vocabulary, K keys.
 """

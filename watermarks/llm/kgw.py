@@ -1,8 +1,8 @@
 """Green lists: after each window of ids a keyed share gamma of the vocabulary gets +delta (Kirchenbauer et al., ICML 2023,
 arXiv:2301.10226; windows that one id stands for: ICLR 2024, arXiv:2306.04634).
 
-An id is green iff its word is below gamma 2^32, so that lists need no permutation and the count of green ids among different pairs of
-window and id is exactly binomial. delta counts after division by the temperature.
+An id is green iff its word is below gamma 2^32, so that lists need no permutation and the count of green ids among different pairs
+of window and id is exactly binomial. delta counts after division by the temperature.
 
 Suffixes: B rows or texts, T positions, L ids so far, H ids of a window, V vocabulary, K keys.
 """

@@ -1,9 +1,9 @@
-"""A message of symbols: the window chooses one of its places, and the ids of that place's symbol get +delta, out of r lists that share
-out the vocabulary (MPAC: Yoo et al., NAACL 2024, arXiv:2308.00221).
+"""A message of symbols: the window chooses one of its places, and the ids of that place's symbol get +delta, out of r lists that
+share out the vocabulary (MPAC: Yoo et al., NAACL 2024, arXiv:2308.00221).
 
-The detector takes the commonest symbol at each place. The published z compares that maximum with the mean of a single list: z is 3.5 to
-4.9 on plain text. Given the places, symbols of plain text are multinomial with equal chances, and the tail of the sum of the maxima is
-exact.
+The detector takes the commonest symbol at each place. The published z compares that maximum with the mean of a single list: z is
+3.5 to 4.9 on plain text. Given the places, symbols of plain text are multinomial with equal chances, and the tail of the sum of
+the maxima is exact.
 
 Suffixes: B rows or texts, T positions, L ids so far, V vocabulary, K keys, S places of the message, R symbols.
 """
@@ -125,8 +125,8 @@ class Mpac(SamplingMark):
 
 
 def maxima_log10_p(statistic: int, trials: tuple[int, ...], symbols: int) -> float:
-    """log10 P[sum over places of the largest of the symbols' counts >= statistic]: `max_of_binomials_log10_p`, whose convolutions in
-    log space take 20 ms for 2,000 ids, by FFT."""
+    """log10 P[sum over places of the largest of the symbols' counts >= statistic]: `max_of_binomials_log10_p`, whose convolutions
+    in log space take 20 ms for 2,000 ids, by FFT."""
     laws = [_largest(n, symbols) for n in trials if n]
     return sum_log10_p(statistic, laws) if laws else 0.0
 

@@ -1,7 +1,7 @@
 """What sampling marks share. The owner's service draws the next id by a key; nothing is trained, and a text is the evidence.
 
-A scheme says how the key changes a step's logits (`adjusted`) and what texts say about keys (`examine`). Everything it takes from the
-secret is a 64-bit key of the function in kernels/text_prf.py, under the scheme's name.
+A scheme says how the key changes a step's logits (`adjusted`) and what texts say about keys (`examine`). Everything it takes from
+the secret is a 64-bit key of the function in kernels/text_prf.py, under the scheme's name.
 
 The null of every scheme here: the text was written without the key. Then, over the draw of the key, the words of different pairs of
 window and id are independent and uniform, whatever the text is; repeated pairs are dropped (corpus.py), and the tail is exact.
@@ -129,7 +129,8 @@ class SamplingMark(Watermark):
 
     @abstractmethod
     def terms(self, texts: Texts, secret: Secret, vocabulary: int) -> tuple[Tensor, Tensor]:
-        """(B, T) float64 in [0, 1], how much an id speaks for the key, and (B, T) bool, whether it counts: for a picture of a text."""
+        """(B, T) float64 in [0, 1], how much an id speaks for the key, and (B, T) bool, whether it counts: for a picture of a
+        text."""
 
     def next_ids(
         self, logits_BV: Tensor, context_BL: Tensor, secret: Secret, generator: torch.Generator | None

@@ -1,7 +1,8 @@
 """One green list for every position (Zhao et al., ICLR 2024, arXiv:2306.17439).
 
-A word that comes twice is green twice, so only a text's different ids are evidence: given the size of the list, the green ones among
-them are hypergeometric. The published z over all tokens counts a frequent word as often as it stands, and is not valid on natural text.
+A word that comes twice is green twice, so only a text's different ids are evidence: given the size of the list, the green ones
+among them are hypergeometric. The published z over all tokens counts a frequent word as often as it stands, and is not valid on
+natural text.
 
 Suffixes: B rows or texts, T positions, L ids so far, V vocabulary, K keys.
 """

@@ -1,5 +1,5 @@
-"""Windows that one of their ids stands for, so that an edit elsewhere in the window changes nothing (Kirchenbauer et al., ICLR 2024,
-arXiv:2306.04634, section 4).
+"""Windows that one of their ids stands for, so that an edit elsewhere in the window changes nothing (Kirchenbauer et al., ICLR
+2024, arXiv:2306.04634, section 4).
 
   minhash  the anchor of a window is its id with the least word F(y) under a key of its own; v is green iff F(anchor, v) is
   self     the candidate v takes part: the anchor is the id y of window and v with the least word F(y, v)
