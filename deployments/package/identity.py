@@ -90,12 +90,11 @@ def save(identity: Identity, stem: Path) -> tuple[Path, Path]:
 
 def load_identity(path: Path) -> Identity:
     """ConfigError for anything but STEM.key, and for a file that others can read."""
-    content = _content(path)
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path} can be read by others; expected mode 0600: chmod 600 {path}")
-    signing, receiving = _blocks(path, content, private=True)
+    signing, receiving = _blocks(path, _content(path), private=True)
     if not isinstance(signing, Ed25519PrivateKey) or not isinstance(receiving, X25519PrivateKey):
         raise ConfigError(f"{path} does not hold an Ed25519 and an X25519 private key, in this order")
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by others; expected mode 0600: chmod 600 {path}")
     return Identity(signing, receiving)
 
 
