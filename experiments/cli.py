@@ -12,6 +12,8 @@ from ..core.errors import ConfigError
 from . import options, verbs
 from .calibrate.show import calibrate
 from .detect.show import detect
+from .package.options import package_options
+from .package.show import package
 from .show import terminal
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -35,6 +37,8 @@ COMMANDS: tuple[tuple[str, Verb, Callable[[argparse.ArgumentParser], None] | Non
      "a paper's numbers against ours: assay paper uchida17 scale=laptop; alone, the list of papers"),
     ("claim", verbs.claim, options.claim_options,
      "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"),
+    ("package", package, package_options,
+     "sealed models, licences, and whose copy leaked: assay package create MODEL NEW.wmpkg --issuer OWNER.key"),
     ("wandb", verbs.wandb, options.wandb_options, "the store as a W&B group: a run per trial, and their board"),
 )
 # fmt: on
