@@ -1,0 +1,198 @@
+"""`assay evidence dispute`: open a case from bundles and openings, hear it, report it.
+
+The case is a private folder, for openings hold keys. What goes out are result.json, report.html and report.pdf, which hold none.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ... import __version__
+from ...core.atomic import write_atomically
+from ...core.errors import ConfigError
+from ...core.secret import Secret
+from ...evidence import bundle as bundles
+from ...evidence import notes, report
+from ...evidence.commitment import Opening, read_opening
+from ...evidence.deposit import derived_key, rate
+from ...evidence.dispute import Party, Rules, hear
+from ...evidence.verify import Result, digest_of_file, opened_by, shown
+from ...evidence.verify import verify as verified
+from ...zoo.files import load_model
+from ..trial import Trial
+from ..verbs import nothing_left
+from .checks import NOT_VALID, content, key, told
+from .keys import made, trial_of
+
+CLAIMANT, RIVAL = "claimant", "counter-claimant"
+
+
+def dispute(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+    case = Path(arguments.case)
+    if arguments.action_ == "open":
+        nothing_left(rest)
+        return _open(arguments, case, console)
+    if not (case / "case.json").is_file():
+        raise ConfigError(f"expected a case in {case}, found none; `assay evidence dispute open` makes one")
+    if arguments.action_ == "run":
+        return _run(case, arguments.independent, rest, console)
+    nothing_left(rest)
+    return _report(case, console)
+
+
+def _open(arguments: argparse.Namespace, case: Path, console: Console) -> int:
+    """Everything is checked before a case is made; exit code 1 when a proof does not hold."""
+    if case.exists():
+        raise ConfigError(f"{case} exists; name a new folder for the case")
+    if arguments.suspect is None:
+        raise ConfigError("name the accused model with --suspect FILE")
+    parties = {CLAIMANT: _files(arguments, "")}
+    if arguments.their_bundle is not None:
+        parties[RIVAL] = _files(arguments, "their_")
+    checked = {name: _checked(files, arguments) for name, files in parties.items()}
+    for name, result in checked.items():
+        console.print(f"[bold]{name}[/]")
+        told(result.checks, console)
+    if not all(result.valid for result in checked.values()):
+        console.print("[red]no case: a proof does not hold[/]")
+        return NOT_VALID
+    case.mkdir(parents=True, mode=0o700)
+    for name, files in parties.items():
+        for kind, path in files.items():
+            shutil.copyfile(path, case / f"{name}.{kind}")
+            (case / f"{name}.{kind}").chmod(0o600)
+    shutil.copyfile(arguments.suspect, case / "suspect.model")
+    said = {
+        "suspect": {
+            "name": Path(arguments.suspect).name,
+            "digest": digest_of_file(content(arguments.suspect)),
+        },
+        "parties": list(parties),
+        "checks": [
+            {**asdict(check), "name": f"{name}: {check.name}"}
+            for name, r in checked.items()
+            for check in r.checks
+        ],
+        "assumptions": list(dict.fromkeys(line for r in checked.values() for line in r.assumptions)),
+    }
+    _write(case / "case.json", said)
+    console.print(f"case: {case}", soft_wrap=True)
+    return 0
+
+
+def _files(arguments: argparse.Namespace, prefix: str) -> dict[str, str]:
+    found = {kind: getattr(arguments, f"{prefix}{kind}") for kind in ("bundle", "opening", "model")}
+    missing = [f"--{prefix.replace('_', '-')}{kind}" for kind, path in found.items() if path is None]
+    if missing:
+        raise ConfigError(
+            f"a party shows its bundle, an opening and its deposited model; missing: {', '.join(missing)}"
+        )
+    return found
+
+
+def _checked(files: dict[str, str], arguments: argparse.Namespace) -> Result:
+    bundle, opening = bundles.load(Path(files["bundle"])), read_opening(content(files["opening"]))
+    digest = digest_of_file(content(files["model"]))
+    return verified(bundle, key(arguments.log_key), key(arguments.witness_key), opening, [digest])
+
+
+def _run(case: Path, independent: int, rest: list[str], console: Console) -> int:
+    said = json.loads(content(str(case / "case.json")))
+    shown_by = {name: _shown(case, name) for name in said["parties"]}
+    mine = shown_by[CLAIMANT]
+    trial = trial_of(mine[1].parameters["settings"], [*rest, f"verification.null_models={independent}"])
+    described, parties = [], []
+    for name, (bundle, opening) in shown_by.items():
+        own = trial_of(opening.parameters["settings"], rest)
+        party, facts = _party(case, name, bundle, opening, own)
+        parties.append(party)
+        described.append(facts)
+    from ..population import population
+
+    suspect = load_model(case / "suspect.model", lambda: trial.task.fresh(None))
+    draws, drawn = _draws([bundle for bundle, _ in shown_by.values()])
+    alpha = min(rate(one[0].of_kind("key")[0][1].facts["alpha"]) for one in shown_by.values())
+    rules = Rules(alpha, draws, Secret.fresh())
+    hearing = hear(
+        suspect, parties[0], parties[1] if len(parties) > 1 else None, population(trial), trial.task, rules
+    )
+    result = {
+        **said,
+        "parties": described,
+        "hearing": hearing.plain(),
+        "drawn": drawn,
+        "made": shown(int(datetime.now(UTC).timestamp())),
+        "version": __version__,
+        "log": mine[0].log.text,
+    }
+    _write(case / "result.json", result)
+    console.print(f"{escape(hearing.outcome)}: {escape(hearing.why)}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _shown(case: Path, name: str) -> tuple[bundles.Bundle, Opening]:
+    return bundles.load(case / f"{name}.bundle"), read_opening(content(str(case / f"{name}.opening")))
+
+
+def _party(
+    case: Path, name: str, bundle: bundles.Bundle, opening: Opening, trial: Trial
+) -> tuple[Party, dict[str, Any]]:
+    """The party with its key made again, and what the report says of it."""
+    index, said = opened_by(bundle, opening)
+    beacon = bundle.beacon_of(index)
+    if beacon is None:
+        raise ConfigError(f"the {name}'s bundle lacks the checkpoint that ends with entry {index}")
+    secret = derived_key(opening, beacon.note, index, bundle.log, bundle.witness)
+    path = case / f"{name}.model"
+    digest = digest_of_file(content(str(path)))
+    entry, model = next((i, one) for i, one in bundle.of_kind("model") if digest in one.subjects)
+    deposited = load_model(path, lambda: trial.task.fresh(None))
+    _, time = notes.opened(beacon.note, bundle.log, bundle.witness)
+    facts = {
+        "name": name,
+        "scheme": opening.scheme,
+        "issuer": said.issuer,
+        "key_entry": index,
+        "key_time": "no witness" if time is None else f"witnessed {shown(time)}",
+        "model_entry": entry,
+        "claim": model.facts["claim"],
+        "digest": digest,
+    }
+    return Party(name, trial.watermark, made(trial, secret), bundle.log.text, index, deposited, entry), facts
+
+
+def _draws(found: list[bundles.Bundle]) -> tuple[int, str]:
+    """The most draws that any of the parties' logs holds, and what the report says they are."""
+    results = [verified(bundle) for bundle in found]
+    worst = max(range(len(found)), key=lambda i: results[i].draws)
+    counted = found[worst].everything is not None
+    drawn = (
+        "anybody deposited in the log, counted"
+        if counted
+        else "the log can hold at most; the bundle does not carry it"
+    )
+    return max(1, results[worst].draws), drawn
+
+
+def _report(case: Path, console: Console) -> int:
+    if not (case / "result.json").is_file():
+        raise ConfigError(f"{case} is not heard yet: assay evidence dispute run {case}")
+    html = report.page(json.loads(content(str(case / "result.json"))))
+    write_atomically(case / "report.html", html.encode())
+    console.print(f"report: {case / 'report.html'}", soft_wrap=True)
+    if report.pdf(html, case / "report.pdf"):
+        console.print(f"        {case / 'report.pdf'}", soft_wrap=True)
+    else:
+        console.print("no PDF: no Chromium is installed; any browser prints the page", soft_wrap=True)
+    return 0
+
+
+def _write(path: Path, said: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(said, indent=1) + "\n").encode())
