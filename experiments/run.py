@@ -133,7 +133,8 @@ def seen(trial: Trial, mine: Owner, model: nn.Module) -> dict[str, float] | None
     """What the thief himself can tell, without a key: the accuracy of his model and of the marked one on his labelled inputs. None
     without labels."""
     data = trial.thiefs_data()
-    data = data.take((data.targets.flatten(1).min(1).values >= 0).nonzero()[:, 0])
+    known = data.targets >= 0
+    data = data.take((known if known.ndim == 1 else known.flatten(1).all(1)).nonzero()[:, 0])
     if not len(data):
         return None
     if not data.inputs.is_floating_point():
