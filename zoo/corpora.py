@@ -16,8 +16,7 @@ GENRES = {  # the number of a genre's last book, in the order of the canon
     "poetry": 22,
     "prophecy": 39,
     "gospel": 44,  # and Acts
-    "letter": 65,
-    "apocalypse": 66,
+    "letter": 66,  # and Revelation
 }
 
 

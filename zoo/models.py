@@ -75,6 +75,8 @@ class CnnSmall(Architecture):
 
     def network(self, shape: Shape, classes: int) -> nn.Module:
         channels, size = shape[0], shape[1]
+        if shape[1] != shape[2]:
+            raise NotApplicable(f"cnn_small needs square images, not {shape}; set model=mlp")
         first = _conv(channels, self.width) if size < 16 else _conv(channels, self.width, stride=2, size=5)
         blocks = [first, _conv(self.width, 2 * self.width, stride=2), _conv(2 * self.width, 2 * self.width)]
         layers = [(f"block{i}", nn.Sequential(OrderedDict(block))) for i, block in enumerate(blocks, 1)]

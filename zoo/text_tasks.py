@@ -1,5 +1,5 @@
-"""Tasks of text: next ids of a public corpus, its documents split by seed between owner, attacker and test; a part that no seed
-gives away trains the tokenizer and the judge."""
+"""Tasks of text: the next ids of a public corpus, and the genre of a passage. Documents go whole to the owner, the attacker or the
+test, by seed; a part of a language task that no seed gives away trains the tokenizer and the judge."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ from ..core.contracts import Task
 from ..core.errors import ConfigError
 from ..core.examples import Examples
 from ..core.secret import seed_for
-from .corpora import Corpus, documents
+from .corpora import GENRES, Corpus, documents
 from .language import LanguageModel
 from .language_models import Causal
 from .models import Architecture, Shape
@@ -49,16 +49,14 @@ class Language(Source):
     def load(self, architecture: Architecture, seed: int) -> Task:
         """ConfigError for a model that reads no ids, or fewer than a window of them."""
         _, held = _judged(len(documents(self.corpus)))
-        order = held[torch.randperm(len(held), generator=generator(seed, self.corpus, "split"))]
-        test = round(len(order) * self.test_share)
-        attacker = test + round((len(order) - test) * self.attacker_share)
+        owner, attacker, test = split(self, held, self.test_share, seed)
         limit = round(self.limit * self.attacker_share)
         return self._task(
             architecture,
             seed,
-            self._windows(order[attacker:], self.limit - limit if self.limit else None),
-            self._windows(order[test:attacker], limit or None),
-            self._windows(order[:test], self.test_windows),
+            self._windows(owner, self.limit - limit if self.limit else None),
+            self._windows(attacker, limit or None),
+            self._windows(test, self.test_windows),
         )
 
     def judge(self, architecture: Architecture) -> Task:
@@ -96,6 +94,14 @@ class Language(Source):
         return windows(torch.cat([ids[i] for i in which.tolist()]), self.window, limit)
 
 
+def split(source: Source, documents_D: Tensor, test_share: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of the owner, the attacker and the test."""
+    order = documents_D[torch.randperm(len(documents_D), generator=generator(seed, source.name, "split"))]
+    test = round(len(order) * test_share)
+    attacker = test + round((len(order) - test) * source.attacker_share)
+    return order[attacker:], order[test:attacker], order[:test]
+
+
 def windows(ids_L: Tensor, window: int, limit: int | None = None) -> Examples:
     """Side by side, of a running text. ConfigError for one shorter than a window and the id that follows."""
     count = (len(ids_L) - 1) // window
@@ -127,3 +133,60 @@ def _ids(corpus: Corpus, vocabulary: int) -> list[Tensor]:
     tokens = _tokens(corpus, vocabulary)
     assert tokens.end is not None
     return [torch.tensor([*ids, tokens.end]) for ids in tokens.encode([d.text for d in documents(corpus)])]
+
+
+@dataclass(frozen=True)
+class Genre(Source):
+    """Which of six genres of the King James Version a passage of `window` bytes comes from. Inputs (N, 1, 1, T): a byte over 255
+    each, the form of a picture one pixel high."""
+
+    window: Annotated[int, Ge(8)] = 128
+    test_share: Annotated[float, Gt(0), Lt(1)] = 0.2
+
+    name = "text_classification"
+    classes = 6
+    mean, std = 0.0, 1 / 255
+
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        raise NotImplementedError("documents are split, not passages: see load")
+
+    def load(self, architecture: Architecture, seed: int) -> Task:
+        owner, attacker, test = split(self, torch.arange(len(documents("kjv"))), self.test_share, seed)
+        limit = round(self.limit * self.attacker_share)
+        shape = (1, 1, self.window)
+
+        def fresh(model_seed: int | None) -> nn.Module:
+            model_seed = seed_for(seed, "init") if model_seed is None else model_seed
+            return self.network(architecture, shape, self.classes, model_seed)
+
+        return Task(
+            self.name,
+            self.classes,
+            self._passages(owner, self.limit - limit if self.limit else None, seed),
+            self._passages(attacker, limit or None, seed),
+            self._passages(test, None, seed),
+            self.recipe,
+            fresh,
+        )
+
+    def _passages(self, which: Tensor, limit: int | None, seed: int) -> Examples:
+        """Of these chapters, side by side; of many as many as the limit, drawn by seed."""
+        every = passages(self.window)
+        found = [every[i] for i in which.tolist()]
+        inputs = torch.cat([examples.inputs for examples in found])
+        targets = torch.cat([examples.targets for examples in found])
+        order = torch.randperm(len(inputs), generator=generator(seed, self.name, "order"))[: limit or None]
+        return Examples(inputs[order], targets[order])
+
+
+@cache
+def passages(window: int) -> list[Examples]:
+    """Of every chapter: whole windows of its UTF-8."""
+    genres = list(GENRES)
+    found = []
+    for document in documents("kjv"):
+        raw = torch.frombuffer(bytearray(document.text.encode()), dtype=torch.uint8)
+        bytes_NT = raw[: len(raw) // window * window].view(-1, window)
+        targets_N = torch.full((len(bytes_NT),), genres.index(document.genre))
+        found.append(Examples(bytes_NT[:, None, None].float() / 255, targets_N))
+    return found
