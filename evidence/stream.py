@@ -1,4 +1,4 @@
-"""Asking a suspect so that it cannot tell the question: triggers, decoys of nobody's keys and ordinary inputs in one shuffled stream.
+"""Asking a suspect so that it cannot tell the question: triggers, decoys of nobody and ordinary inputs in one shuffled stream.
 
 Suffixes: N inputs of the stream, C classes.
 """

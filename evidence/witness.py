@@ -59,8 +59,9 @@ class Witness:
     clock: Callable[[], float] = time.time
 
     @staticmethod
-    def create(folder: Path, name: str) -> "Witness":
-        signer = Signer.fresh(name, COSIGNATURE)
+    def create(folder: Path, name: str, signer: Signer | None = None) -> "Witness":
+        """With a new key, unless it is given one."""
+        signer = signer or Signer.fresh(name, COSIGNATURE)
         signer.save(folder / "witness.pem")
         with closing(sqlite3.connect(folder / "witness.db")) as db:
             db.executescript(SCHEMA)
