@@ -11,10 +11,11 @@ from .. import __version__
 from ..core.errors import ConfigError
 from . import options, verbs
 from .calibrate.show import calibrate
-from .detect.show import detect
+from .detectability.show import detectability
 from .package.options import package_options
 from .package.show import package
 from .show import terminal
+from .texts.show import detect, detect_options
 
 BAD_INPUT, INTERRUPTED = 2, 130
 EPILOG = "Settings are Hydra overrides: task=digits watermark=uchida attack=prune seed=0. `assay list` shows the options."
@@ -30,7 +31,9 @@ COMMANDS: tuple[tuple[str, Verb, Callable[[argparse.ArgumentParser], None] | Non
     ("verify", verbs.verify, options.verify_options, "evidence of a key in a model: assay verify MODEL.safetensors KEY"),
     ("weightstats", verbs.weightstats, options.weightstats_options,
      "a first look at a suspect's weights, alone or beside references: assay weightstats MODEL [REFERENCE ...]"),
-    ("detect", detect, options.detect_options, "can a thief tell that a model is marked? assay detect watermark=uchida"),
+    ("detect", detect, detect_options, "is a text marked? log10 p per text, token by token: assay detect TEXTS.jsonl --card CARD.json"),
+    ("detectability", detectability, options.detectability_options,
+     "can a thief tell that a model is marked? assay detectability watermark=uchida"),
     ("calibrate", calibrate, options.calibrate_options,
      "is a scheme's p-value what it says? both nulls, observed rates, a picture: assay calibrate watermark=uchida"),
     ("paper", verbs.paper, options.paper_options,

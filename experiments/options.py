@@ -108,7 +108,7 @@ def calibrate_options(sub: argparse.ArgumentParser) -> None:
     own_options(sub)
 
 
-def detect_options(sub: argparse.ArgumentParser) -> None:
+def detectability_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--models",
         type=int,

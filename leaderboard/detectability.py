@@ -1,4 +1,5 @@
-"""What `assay detect` found of a scheme, beside its trials: runs/detect holds a file per scheme and setting.
+"""What `assay detectability` found of a scheme, beside its trials: runs/detectability holds a file per scheme and setting, and
+runs/detect did before texts took that name.
 
 A file speaks for the trials with the same settings of task, model and scheme, by value: a scheme of other bits is another one.
 The number is the area under the curve of the best of its detectors, who saw weights or queries; 0.5 is a guess.
@@ -15,17 +16,17 @@ from .store import Excluded
 GROUPS = ("task", "model", "watermark")
 
 
-def detectable(found: Iterable[Record | Excluded], folder: Path) -> Iterator[Record | Excluded]:
-    """The same, finished trials with `owner.detectability` where a file of the folder speaks for them; files that cannot be
+def detectable(found: Iterable[Record | Excluded], *folders: Path) -> Iterator[Record | Excluded]:
+    """The same, finished trials with `owner.detectability` where a file of the folders speaks for them; files that cannot be
     read are excluded with their reason."""
     known: dict[str, Record] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             known[_key(content["config"])] = _best(content["found"])
         except (ValueError, KeyError, TypeError) as error:
-            because = f"is no output of `assay detect` ({type(error).__name__}: {error})"
-            yield Excluded(f"{folder.name}/{path.name}", "unreadable", because)
+            because = f"is no output of `assay detectability` ({type(error).__name__}: {error})"
+            yield Excluded(f"{path.parent.name}/{path.name}", "unreadable", because)
     for item in found:
         yield item if isinstance(item, Excluded) or not known else _told(item, known)
 

@@ -173,7 +173,7 @@ def test_pairs_are_exported(tmp_path: Path) -> None:
 
 
 def detected(folder: Path, bits: int, name: str) -> None:
-    """As `assay detect` writes it: of uchida with so many bits."""
+    """As `assay detectability` writes it: of uchida with so many bits."""
     folder.mkdir(exist_ok=True)
     config = {**quick()[-1]["config"], "attack": None}
     config["watermark"] = {**config["watermark"], "bits": bits}
@@ -181,16 +181,16 @@ def detected(folder: Path, bits: int, name: str) -> None:
     (folder / name).write_text(json.dumps({"config": config, "found": found}), encoding="utf-8")
 
 
-def test_what_detect_found_stands_beside_the_same_settings(tmp_path: Path) -> None:
+def test_what_detectability_found_stands_beside_the_same_settings(tmp_path: Path) -> None:
     record = next(r for r in quick() if r["choices"]["watermark"] == "uchida")
     assert quick()[-1]["config"]["watermark"] == record["config"]["watermark"]
-    detected(tmp_path / "detect", 64, "other.json")
-    assert list(detectable(quick(), tmp_path / "detect")) == quick()
-    detected(tmp_path / "detect", record["config"]["watermark"]["bits"], "same.json")
-    (tmp_path / "detect" / "torn.json").write_text("{", encoding="utf-8")
-    excluded, *records = detectable(quick(), tmp_path / "detect")
+    detected(tmp_path / "detectability", 64, "other.json")
+    assert list(detectable(quick(), tmp_path / "detectability")) == quick()
+    detected(tmp_path / "detectability", record["config"]["watermark"]["bits"], "same.json")
+    (tmp_path / "detectability" / "torn.json").write_text("{", encoding="utf-8")
+    excluded, *records = detectable(quick(), tmp_path / "detectability")
     assert isinstance(excluded, Excluded)
-    assert excluded.file == "detect/torn.json"
+    assert excluded.file == "detectability/torn.json"
     rows = {
         r["watermark"]: r["detectability_auc"] for r in scores([r for r in records if isinstance(r, dict)])
     }

@@ -166,5 +166,5 @@ def test_vllm_keys_are_derived_as_documented() -> None:
 
 
 def test_vllm_windows_hold_no_prompt() -> None:
-    with pytest.raises(ValueError, match="without their prompts"):
+    with pytest.raises(ValueError, match="leave the prompt out"):
         VllmGumbel().examine(Texts.of([[1, 2, 3]], [1]), [5], V)

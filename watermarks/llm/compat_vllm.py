@@ -18,6 +18,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from ...core.contracts import Configured
+from ...core.errors import ConfigError
 from ...core.gamma_sums import two_gammas_log10_p
 from ...core.statistics import Floats
 from ...kernels.text_dedup import LAST, first_of_runs, window_keys
@@ -48,7 +49,7 @@ class VllmGumbel(Configured):
     def windows(self, texts: Texts) -> Tensor:
         """(B, T, H)."""
         if (texts.prompt_B > 0).any():
-            raise ValueError("vLLM's windows leave the prompt out: expected texts without their prompts")
+            raise ConfigError("vLLM's windows leave the prompt out: expected texts without it, and prompt 0")
         padded = torch.nn.functional.pad(texts.ids_BT, (self.context_width, 0), value=-1)
         return padded.unfold(1, self.context_width, 1)[:, :-1]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 def swaps(seed: int, vocabulary: int, first: int) -> NDArray[np.uint32]:
     """(G,) the place that each of the first steps swaps with."""
     bits = np.random.MT19937()
-    np.random.RandomState(bits).seed(seed % 2**32)  # noqa: NPY002 - it is that generator that is replayed
+    np.random.RandomState(bits).seed(seed % 2**32)
     step_G = np.arange(first, dtype=np.uint32)
     words_G = bits.random_raw(first).astype(np.uint32)
     return step_G + words_G % (np.uint32(vocabulary) - step_G)

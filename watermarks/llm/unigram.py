@@ -9,7 +9,7 @@ Suffixes: B rows or texts, T positions, L ids so far, V vocabulary, K keys.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Unigram(SamplingMark):
     unit = "z"
     law = "hypergeometric"
     dedup = "v2"
+    width: ClassVar[int] = 0
 
     gamma: Annotated[float, Gt(0), Lt(1)] = 0.25
     delta: Annotated[float, Gt(0)] = 2.0

@@ -1,4 +1,4 @@
-"""`assay detect`, the command: a table, and one JSON file under runs/detect."""
+"""`assay detectability`, the command: a table, and one JSON file under runs/detectability."""
 
 import argparse
 import json
@@ -14,19 +14,18 @@ from .. import show
 from ..config import composer, digest
 
 if TYPE_CHECKING:
-    from .detect import Found
+    from .detectability import Found
 
 
-def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
+def detectability(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from ..trial import prepare
-    from .detect import detect as found_by
-    from .detect import summary
+    from .detectability import detectable, summary
 
     with composer(arguments.config_dir) as compose:
         trial = prepare(compose(["attack=none", "deployment=open", *rest]))
     name = trial.spec.choices["watermark"]
     try:
-        found = list(found_by(trial, arguments.models))
+        found = list(detectable(trial, arguments.models))
     except NotApplicable as reason:
         raise ConfigError(str(reason)) from None
     content = {**summary(trial, found), "pairs": arguments.models}
@@ -39,7 +38,7 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     for one in found:
         _row(table, one)
     console.print(table)
-    path = Path(trial.settings.paths.runs) / "detect" / f"{name}-{digest(content['config'])[:12]}.json"
+    path = Path(trial.settings.paths.runs) / "detectability" / f"{name}-{digest(content['config'])[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     console.print(f"record: {path}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`assay detect`: can a thief tell that a model is marked, and which queries verify it?
+"""`assay detectability`: can a thief tell that a model is marked, and which queries verify it?
 
 Weights: a property-inference classifier (after Wang and Kerschbaum, ICASSP 2019) learns moments of the layers of
 models marked by this scheme, each beside its unmarked twin of the same seed. It is tested on pairs it has not seen; p is exact,
@@ -38,7 +38,7 @@ class Found:
     p: float | None = None
 
 
-def detect(trial: Trial, pairs: int) -> Iterator[Found]:
+def detectable(trial: Trial, pairs: int) -> Iterator[Found]:
     """What each detector finds. Two models are trained per pair, unless the cache has them."""
     if pairs < 4:
         raise ConfigError(f"expected at least 4 pairs of models, got {pairs}; set --models")

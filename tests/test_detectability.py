@@ -13,7 +13,7 @@ from assay.core.examples import Examples
 from assay.core.statistics import auroc, auroc_interval
 from assay.experiments.api import build
 from assay.experiments.cli import main
-from assay.experiments.detect.detect import detect, detectors, features, left_out
+from assay.experiments.detectability.detectability import detectable, detectors, features, left_out
 from assay.experiments.trial import Trial
 from assay.zoo.features import penultimate
 
@@ -111,9 +111,9 @@ def test_features_follow_the_weights() -> None:
 def test_the_command_stores_what_it_prints(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """adi's noise pictures lie outside the data: nearest neighbours see them."""
     settings = ["watermark=adi_derived", "trainer.progress=false", "task.recipe.epochs=6"]
-    assert main(["detect", *settings, "--models", "4"]) == 0
+    assert main(["detectability", *settings, "--models", "4"]) == 0
     assert "neighbours" in capsys.readouterr().out
-    (record,) = (runs / "detect").glob("*.json")
+    (record,) = (runs / "detectability").glob("*.json")
     found = {one["detector"]: one for one in json.loads(record.read_text())["found"]}
     assert found["property inference"]["count"] == 4
     assert 0 < found["property inference"]["p"] <= 1
@@ -123,5 +123,5 @@ def test_the_command_stores_what_it_prints(runs: Path, capsys: pytest.CaptureFix
 
 def test_bad_requests_are_explained() -> None:
     with pytest.raises(ConfigError, match="at least 4 pairs"):
-        list(detect(trial("watermark=uchida"), 3))
-    assert main(["detect", "watermark=none", "trainer.progress=false", "task.recipe.epochs=1"]) == 2
+        list(detectable(trial("watermark=uchida"), 3))
+    assert main(["detectability", "watermark=none", "trainer.progress=false", "task.recipe.epochs=1"]) == 2
