@@ -1,0 +1,130 @@
+"""Requests and replies as JSON; every other byte string is a problem with a status, never an exception of the model's.
+
+A request holds `inputs`, nested lists of N samples, or `data`, base64 of float32 (little-endian) with their `shape`. A reply holds
+`values`, nested lists, and their `shape`. A float32 is written as a decimal that reads back as itself, so HTTP changes no bit.
+
+Suffix: N samples.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..gateway import Reply
+
+Want = Literal["scores", "labels"]
+
+
+class Problem(Exception):
+    """What a client is told: an HTTP status, a code for programs, a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+    def said(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "message": self.message}}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one request: bytes of its body, samples."""
+
+    body: int = 8 * 2**20
+    samples: int = 4096
+
+
+def inputs_of(body: bytes, shape: tuple[int, ...], limits: Limits) -> Tensor:
+    """(N, *shape) float32, finite."""
+    asked = _object(body)
+    if set(asked) == {"inputs"}:
+        found = _listed(asked["inputs"])
+    elif set(asked) == {"data", "shape"}:
+        found = _packed(asked["data"], asked["shape"])
+    else:
+        raise Problem(422, "fields", f"expected `inputs`, or `data` and `shape`, got {sorted(asked)[:4]}")
+    wanted = "x".join(map(str, shape))
+    if found.ndim != 1 + len(shape) or tuple(found.shape[1:]) != shape:
+        came = "x".join(map(str, found.shape))
+        raise Problem(422, "shape", f"expected samples of {wanted} (Nx{wanted}), got {came}")
+    if not 1 <= len(found) <= limits.samples:
+        raise Problem(422, "samples", f"expected 1 to {limits.samples} samples, got {len(found)}")
+    if not np.isfinite(found).all():
+        raise Problem(422, "values", "expected finite numbers")
+    return torch.from_numpy(found)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> Any:
+        raise Problem(422, "values", f"expected finite numbers, got {constant}")
+
+    try:
+        found = json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "json", f"the body is no JSON: {type(error).__name__}") from None
+    if not isinstance(found, dict):
+        raise Problem(422, "fields", "expected a JSON object")
+    return found
+
+
+def _listed(value: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """Numbers alone: numpy would take text and true for numbers."""
+    if not isinstance(value, list) or not _numbers(value, 0):
+        raise Problem(422, "dtype", "expected nested lists of numbers")
+    try:
+        with np.errstate(over="ignore"):  # a number beyond float32 is infinite, which is refused
+            return np.array(value, dtype=np.float32)
+    except (ValueError, OverflowError):
+        raise Problem(422, "shape", "expected nested lists of equal lengths") from None
+
+
+def _numbers(value: Any, depth: int) -> bool:
+    if isinstance(value, list):
+        return depth < 8 and all(_numbers(one, depth + 1) for one in value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _packed(data: Any, shape: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    whole = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
+    if not whole or not isinstance(data, str):
+        raise Problem(422, "dtype", "expected `data` as base64 text and `shape` as a list of whole numbers")
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error):
+        raise Problem(422, "dtype", "`data` is no base64") from None
+    count = 4
+    for side in shape:
+        count *= side
+    if len(raw) != count:
+        raise Problem(422, "shape", f"`shape` asks for {count} bytes of float32, `data` holds {len(raw)}")
+    return np.frombuffer(bytearray(raw), dtype="<f4").astype(np.float32, copy=False).reshape(shape)
+
+
+def packed(inputs: Tensor) -> bytes:
+    """A request of these inputs."""
+    raw = inputs.detach().cpu().contiguous().numpy().astype("<f4").tobytes()
+    return json.dumps({"data": base64.b64encode(raw).decode(), "shape": list(inputs.shape)}).encode()
+
+
+STATUS = {None: 200, "budget": 429, "revoked": 403}
+
+
+def replied(reply: Reply) -> tuple[int, dict[str, Any]]:
+    """Status and body. A reply that stopped holds what was answered before."""
+    return STATUS[reply.refused], {
+        "values": reply.values.tolist(),
+        "shape": list(reply.values.shape),
+        "refused": reply.refused,
+    }
+
+
+def reply_of(body: Any, want: Want) -> Reply:
+    """The inverse of `replied`."""
+    dtype = torch.float32 if want == "scores" else torch.int64
+    return Reply(torch.tensor(body["values"], dtype=dtype).reshape(body["shape"]), body["refused"])
