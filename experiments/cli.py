@@ -14,6 +14,8 @@ from .calibrate.show import calibrate
 from .detectability.show import detectability
 from .package.options import package_options
 from .package.show import package
+from .serve.options import serve_options
+from .serve.show import serve
 from .show import terminal
 from .texts.show import detect, detect_options
 
@@ -42,6 +44,7 @@ COMMANDS: tuple[tuple[str, Verb, Callable[[argparse.ArgumentParser], None] | Non
      "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"),
     ("package", package, package_options,
      "sealed models, licences, and whose copy leaked: assay package create MODEL NEW.wmpkg --issuer OWNER.key"),
+    ("serve", serve, serve_options, "a model over HTTP, with keys, budgets and revocation: assay serve start MODEL"),
     ("wandb", verbs.wandb, options.wandb_options, "the store as a W&B group: a run per trial, and their board"),
 )
 # fmt: on
