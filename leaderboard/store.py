@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
 
@@ -28,7 +30,10 @@ MEASURED = {
 }
 """What every record holds, and what those that are ok do."""
 OF_A_POINT = ("strength", "accuracy", "agreement", "statistic", "log10_p", "detected", "cost")
-ENDING = re.compile(r',\n "hash": "([0-9a-f]{64})"\n}\s*\Z')
+WHOLE_POINT = frozenset(OF_A_POINT)
+ENDING = re.compile(rb',\n "hash": "([0-9a-f]{64})"\n}\s*\Z')
+ENDING_BYTES = 100
+"""As long as it is, and a little more."""
 
 Record = dict[str, Any]
 
@@ -94,7 +99,7 @@ class Store:
 def signed(record: Record) -> str:
     """The text of its file, with the hash of what it says."""
     plain = _unsigned(record)
-    return _text({**plain, "hash": _hash(_text(plain))})
+    return _text({**plain, "hash": _hash(plain)})
 
 
 def _unsigned(record: Record) -> Record:
@@ -105,38 +110,46 @@ def _text(record: Record) -> str:
     return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _hash(plain: Record) -> str:
+    return hashlib.sha256(_text(plain).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _unedited(text: str, record: Record) -> bool:
+def _unedited(written: bytes, record: Record) -> bool:
     """Whether the hash fits. A file as it was written need not be formatted again; one with other spaces says the same."""
     if "hash" not in record:
         return True
-    ending = ENDING.search(text)
-    if ending and ending[1] == _hash(text[: ending.start()] + "\n}\n"):
+    ending = ENDING.search(written, len(written) - ENDING_BYTES)
+    if ending and ending[1].decode() == hashlib.sha256(written[: ending.start()] + b"\n}\n").hexdigest():
         return True
-    return bool(record["hash"] == _hash(_text(_unsigned(record))))
+    return bool(record["hash"] == _hash(_unsigned(record)))
 
 
 def _load(path: Path) -> Record:
+    written = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8")
-        record: Any = json.loads(text, parse_constant=_no_number)
+        record = _parsed(written)
     except (ValueError, RecursionError) as error:
-        why = "is empty" if not path.stat().st_size else f"is no JSON, or half of it ({error})"
+        why = f"is no JSON, or half of it ({error})" if written else "is empty"
         raise Unfit(path, "unreadable", why) from None
     if not isinstance(record, dict) or "schema" not in record:
         raise Unfit(path, "unreadable", "is not a record of a trial: it has no `schema`")
     if record["schema"] != SCHEMA:
         raise Unfit(path, "another version", f"has schema {record['schema']}, this version reads {SCHEMA}")
-    if not _unedited(text, record):
+    if not _unedited(written, record):
         raise Unfit(path, "edited", "was edited: its `hash` is of other content")
     if missing := next(_missing(record), None):
         raise Unfit(path, "incomplete", f"is incomplete: {missing}")
     if record["id"] != path.stem:
         raise Unfit(path, "renamed", f"is a copy: it holds the trial {record['id']}")
     return record
+
+
+def _parsed(written: bytes) -> Any:
+    """orjson takes a fifth of the time of json, which says better what is wrong with a file."""
+    try:
+        return orjson.loads(written)
+    except orjson.JSONDecodeError:
+        return json.loads(written.decode(), parse_constant=_no_number)
 
 
 def _no_number(word: str) -> None:
@@ -156,7 +169,8 @@ def _missing(record: Record) -> Iterator[str]:
             yield "it has no `curve`"
             return
         for i, point in enumerate(record["curve"]):
-            yield from _absent({f"curve.{i}": point}, {f"curve.{i}": OF_A_POINT})
+            if not isinstance(point, dict) or not point.keys() >= WHOLE_POINT:
+                yield from _absent({f"curve.{i}": point}, {f"curve.{i}": OF_A_POINT})
 
 
 def _absent(found: Record, wanted: Mapping[str, Iterable[str]]) -> Iterator[str]:
