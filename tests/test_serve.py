@@ -411,8 +411,8 @@ def test_no_answer_after_revocation_and_no_sample_beyond_a_budget(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Six clients of alice ask until she is revoked, by another handle of the book as `assay serve revoke` has it; four of bob
-    share a budget of 100. Whatever began after the revocation returned is refused, also after a restart; and what clients got is what
-    the book says."""
+    share a budget of 100. Whatever began after the revocation returned is refused, also after a restart; and what clients got
+    is what the book says."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "book.sqlite"
     book = Book(path)

@@ -64,7 +64,7 @@ def test_the_deployment_decides_what_is_served(assay: Assay) -> None:
     assert torch.equal(made.query("scores", asked, "alice").values, expected)
     assert made.shape == (1, 8, 8)
     made = service(
-        Path("model.safetensors"), Place(Path("b")), ["deployment=api_label", "deployment.budget=5"]
+        Path("model.safetensors"), Place(Path("b")), ["deployment=api_label", "+deployment.budget=5"]
     )
     reply = made.query("labels", asked, "alice")
     assert reply.refused == "budget"
@@ -119,7 +119,7 @@ def test_keys_revocation_and_status_by_command(assay: Assay) -> None:
     code, out, _ = assay("status --folder s --json")
     assert code == 0
     assert json.loads(out)["accounts"] == [
-        {"account": "alice", "used": 7, "left": 0, "alarmed": False, "revoked": True},
+        {"account": "alice", "used": 7, "left": 2, "alarmed": False, "revoked": True},
         {"account": "bob", "used": 0, "left": None, "alarmed": False, "revoked": False},
     ]
     assert "2 accounts" in assay("status --folder s")[1]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -149,9 +150,9 @@ def unsealed(
 ) -> tuple[dict[str, Tensor], dict[str, str], Licence | None]:
     """Of a file that stands at the first chunk."""
     licence, key = _admitted(header, proof, issuer, operation, now)
-    plain = bytearray()
-    decrypt(file, header.content, key, plain.extend)
-    content = bytes(plain)
+    plain = BytesIO()
+    decrypt(file, header.content, key, plain.write)
+    content = plain.getvalue()  # no copy
     try:
         found = load(content)
     except (SafetensorError, ValueError) as error:
