@@ -28,14 +28,14 @@ LONGEST = 5000
 class Growing:
     """The set of one class: rows (G, D), and the distances of those that joined, the first one's 0."""
 
-    rows: list[Floats]
+    rows: Floats
     joined: list[float] = field(default_factory=lambda: [0.0])
     bar: float = 0.0
 
     def distance(self, row: Floats) -> float:
-        found = float(np.sqrt(((np.stack(self.rows) - row) ** 2).sum(1).min()))
+        found = float(np.sqrt(np.square(self.rows - row).sum(1).min()))
         if found > self.bar:
-            self.rows.append(row)
+            self.rows = np.concatenate((self.rows, row[None]))
             self.joined.append(found)
             self.bar = max(self.bar, float(np.mean(self.joined) - np.std(self.joined)))
         return found
@@ -61,7 +61,7 @@ class Distances:
         if label in self.sets:
             self.found.append(self.sets[label].distance(row))
         else:
-            self.sets[label] = Growing([row])
+            self.sets[label] = Growing(row[None])
         self.asked += 1
         if len(self.found) > self.least and self.asked % self.every == 0:
             self.now = 1 - normality(np.array(self.found[-LONGEST:]))

@@ -26,6 +26,7 @@ class Counted:
 @dataclass(frozen=True)
 class Rate(Monitor):
     paper = "none"
+    timed = True
 
     hours: Annotated[float, Gt(0)] = 24.0
 

@@ -57,6 +57,7 @@ function boardHere() {
     declared,
     frontiers: single ? {} : board.frontiers,
     wins: single ? {} : board.wins,
+    deployments: single ? [] : board.deployments,
     allColumns: columns,
     allSchemes: [...rows.map((row) => row.watermark), data.control].filter((name) => present.has(name)),
     cell: (scheme, column) => cells.get(`${scheme}\n${column.label}`),
@@ -105,6 +106,7 @@ function drawOverview(here) {
   drawRanking(here);
   drawHeat(here);
   drawWins(here);
+  drawDeployments(here);
   drawFrontiers(here);
   drawCurves(here);
   drawControls(here);

@@ -42,6 +42,8 @@ TEXT = set(BOARD) | {
     "tpr_deployment",
     "forging_attack",
     "forging_deployment",
+    "clone_attack",
+    "benign_worst_kind",
 }
 COUNTS = {
     *(
@@ -58,7 +60,7 @@ COUNTS = {
         "failed",
     ),
     *("false_claims", "seeds", "rank", "tied_best", "tied_worst", "tpr_seeds", "tpr_equals", "forging_seeds"),
-    *("forging_equals", "bits", "size_cells"),
+    *("forging_equals", "bits", "size_cells", "alarmed", "watched", "cost_never", "cost_trials"),
 }
 """Columns of words and of whole numbers; all others are numbers, and any may be missing."""
 MISSING = "–"

@@ -1,7 +1,7 @@
 "use strict";
 /* The ranking: a row per scheme, and what its columns say in three sets. */
 
-const COLUMN_SETS = { overview: "Overview", outcomes: "Outcomes", scores: "Scores", costs: "Costs and capacity" };
+const COLUMN_SETS = { overview: "Overview", outcomes: "Outcomes", scores: "Scores", costs: "Costs and capacity", deployed: "Deployments" };
 const rankingMemory = {};
 
 const notRun = (row) =>
@@ -141,8 +141,10 @@ function rankingColumns(rows, here) {
     outcomes: () => outcomeColumns(rows),
     scores: scoreColumns,
     costs: () => costColumns(rows),
+    deployed: deploymentColumns,
   };
-  const chosen = scored || state.columns === "outcomes" ? state.columns : "overview";
+  const open = state.columns === "deployed" ? rows.some(isDeployed) : scored || state.columns === "outcomes";
+  const chosen = open ? state.columns : "overview";
   return [...identity(), ...(sets[chosen] ?? sets.overview)()];
 }
 
@@ -150,7 +152,8 @@ function drawRanking(here) {
   const rows = here.rows
     .filter((row) => here.schemes.includes(row.watermark))
     .map((row) => ({ ...row, not_run: row.blocked + row.not_applicable + row.failed }));
-  const sets = Object.entries(COLUMN_SETS).map(([name, title]) =>
+  const offered = Object.entries(COLUMN_SETS).filter(([name]) => name !== "deployed" || rows.some(isDeployed));
+  const sets = offered.map(([name, title]) =>
     el("button", { type: "button", "aria-pressed": String(state.columns === name), click: () => go({ columns: name }) }, title),
   );
   document.querySelector("#column-sets").replaceChildren(...sets);

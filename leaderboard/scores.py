@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .compare import DRAWS, Interval, area_intervals, ranks, worst_interval
+from .deployed import baselines, summary
 from .frontier import Floats, Rate, areas, cell_of, forging, forging_verdict, survival, thefts, worst
 from .ranking import BOARD, BUDGET, Record, is_claim, losses, ranking, schemes
 
@@ -26,11 +27,11 @@ EXACT = ("low", "high")
 def scores(records: Iterable[Record], draws: int = DRAWS, seed: int = 0) -> list[Record]:
     """In the ranking's order. tied_best, tied_worst: the ranks that the intervals of `survival` leave open."""
     records = list(records)
-    groups = schemes(records)
+    groups, unhindered = schemes(records), baselines(records)
     rows = []
     for row in ranking(records):
         members = groups[*(row[axis] for axis in BOARD), row["watermark"]]
-        rows.append({**row, **_scores(members, draws, seed)})
+        rows.append({**row, **_scores(members, draws, seed), **summary(members, unhindered)})
     return _tied(rows)
 
 
