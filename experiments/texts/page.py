@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -54,27 +55,30 @@ LEGEND = (("t4", "speaks for the key"), ("t2", "neither"), ("t0", "speaks agains
 
 
 def _table(found: Sequence[Found], fpr: float) -> str:
-    heads = ("line", "ids", "counted", "statistic", "p", f"marked at {fpr:g}", "message")
+    heads = "".join(f"<th>{head}</th>" for head in columns(found, fpr))
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in cells(one, fpr)) + "</tr>\n"
         for one in found
     )
-    return (
-        f'<div class="wide"><table><tr>{"".join(f"<th>{h}</th>" for h in heads)}</tr>\n{rows}</table></div>'
-    )
+    return f'<div class="wide"><table><tr>{heads}</tr>\n{rows}</table></div>'
+
+
+def columns(found: Sequence[Found], fpr: float) -> list[str]:
+    """What `cells` says of a text, here and in the terminal."""
+    heads = ["line", "ids", "counted", "statistic", "p", f"marked at {fpr:g}"]
+    return [*heads, "message"] if found[0].message is not None else heads
 
 
 def cells(one: Found, fpr: float) -> list[str]:
-    """Of a text's row, here and in the terminal."""
-    return [
+    values = [
         "all together" if one.line is None else str(one.line),
         f"{one.tokens:,}",
         f"{one.scored:,}",
         "-" if one.statistic is None else f"{one.statistic:.2f}",
         show.p_value(one.log10_p),
-        "yes" if 10**one.log10_p <= fpr else "no",
-        "" if one.message is None else str(one.message),
+        "yes" if one.log10_p <= math.log10(fpr) else "no",
     ]
+    return [*values, str(one.message)] if one.message is not None else values
 
 
 def _text(one: Found) -> str:

@@ -79,10 +79,10 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
 
 
 def _print(console: Console, found: "list[Found]", unit: str, fpr: float) -> None:
-    from .page import cells
+    from .page import cells, columns
 
     table = show.plain_table(f"Is it marked? p of each text, exact; {unit}")
-    for name in ("line", "ids", "counted", "statistic", "p", f"marked at {fpr:g}", "message"):
+    for name in columns(found, fpr):
         table.add_column(name, justify="left" if name == "line" else "right", no_wrap=True)
     for one in found:
         table.add_row(*cells(one, fpr))

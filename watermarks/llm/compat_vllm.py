@@ -22,9 +22,10 @@ from ...core.errors import ConfigError
 from ...core.gamma_sums import two_gammas_log10_p
 from ...core.statistics import Floats
 from ...kernels.text_dedup import LAST, first_of_runs, window_keys
-from ...kernels.text_prf import uniforms, words_reference, wrapped
+from ...kernels.text_prf import uniforms, wrapped
 from .corpus import Texts
 from .sampling import Reading, standard
+from .windows import words_at
 
 
 def derived(key: int, name: str) -> int:
@@ -65,7 +66,7 @@ class VllmGumbel(Configured):
         """(B, T) float64."""
         windows_BTH = self.windows(texts)
         flat = windows_BTH.reshape(-1, self.context_width), texts.ids_BT.reshape(-1)
-        return uniforms(words_reference(*flat, wrapped(key))).reshape(texts.ids_BT.shape)
+        return uniforms(words_at(*flat, wrapped(key), "philox")).reshape(texts.ids_BT.shape)
 
     def keys_of(self, key: int) -> tuple[tuple[int, float], ...]:
         """Keys and the chance that an id is drawn by them."""

@@ -26,12 +26,12 @@ from ...core.statistics import LN10, Floats
 from ...core.text_tails import max_of_binomials_log10_p
 from ...core.tilted_sums import sum_log10_p
 from ...kernels.text_mark import TextMark
-from ...kernels.text_prf import words_reference
 from ...kernels.text_words import vocabulary_words
 from .corpus import Texts
 from .drawing import windows_of
 from .messages import bits_of, embedded, number_of, shown
 from .sampling import Reading, SamplingMark, TextKey, stream, words_of
+from .windows import words_at
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Mpac(SamplingMark):
     def places_of(self, windows_NH: Tensor, secret: Secret) -> Tensor:
         """(N,) which place of the message each window speaks for, by a key of its own."""
         key, first_N = stream(secret, f"{self.scheme}/place"), windows_NH.new_zeros(len(windows_NH))
-        return words_reference(windows_NH, first_N, key, self.prf) * self.places >> 32
+        return words_at(windows_NH, first_N, key, self.prf) * self.places >> 32
 
     def message(self, secret: Secret) -> Tensor:
         """(S,) symbols, the first of the most significant bits."""
@@ -124,6 +124,7 @@ class Mpac(SamplingMark):
         return won_BT.double(), scored_BT
 
 
+@lru_cache(maxsize=2**16)
 def maxima_log10_p(statistic: int, trials: tuple[int, ...], symbols: int) -> float:
     """log10 P[sum over places of the largest of the symbols' counts >= statistic]: `max_of_binomials_log10_p`, whose convolutions
     in log space take 20 ms for 2,000 ids, by FFT."""

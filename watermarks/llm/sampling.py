@@ -32,10 +32,10 @@ from ...core.texts import Writer
 from ...kernels.philox import packed
 from ...kernels.text_dedup import Dedup
 from ...kernels.text_mark import Prf, TextMark
-from ...kernels.text_prf import words_reference
 from ...kernels.text_scores import text_scores
 from .corpus import Texts
 from .drawing import drawn
+from .windows import words_at
 
 SEED = seed_for(0, "verification texts")
 
@@ -196,9 +196,10 @@ def words_of(ids_BT: Tensor, key: int, mark: TextMark, shift_B1: Tensor | None =
     """(B, T) int64: the word of every position under one key, 0 where there is no window. shift: of every text's message."""
     out_BT = torch.zeros(ids_BT.shape, dtype=torch.int64)
     if ids_BT.shape[1] > mark.width:
-        windows_NH = ids_BT.unfold(1, mark.width + 1, 1)[..., :-1].reshape(-1, mark.width)
+        windows_BNH = ids_BT.unfold(1, mark.width + 1, 1)[..., :-1]
+        windows_NH = windows_BNH.reshape(windows_BNH.shape[0] * windows_BNH.shape[1], mark.width)
         shifted_BT = ids_BT if shift_B1 is None else (ids_BT + shift_B1) % mark.vocabulary
-        words_N = words_reference(windows_NH, shifted_BT[:, mark.width :].reshape(-1), key, mark.prf)
+        words_N = words_at(windows_NH, shifted_BT[:, mark.width :].reshape(-1), key, mark.prf)
         out_BT[:, mark.width :] = words_N.reshape(len(ids_BT), -1)
     return out_BT
 

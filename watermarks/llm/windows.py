@@ -23,6 +23,13 @@ from ...kernels.text_words import vocabulary_words
 
 Window = Literal["left", "minhash", "self"]
 ID = 2**31  # ids are less
+PART = 2**16  # 10 MB
+
+
+def words_at(windows_NH: Tensor, candidates_N: Tensor, key: int, prf: Prf) -> Tensor:
+    """(N,) int64 words of pairs of window and id, PART of them at a time."""
+    parts = zip(windows_NH.split(PART), candidates_N.split(PART), strict=True)
+    return torch.cat([words_reference(*part, key, prf) for part in parts])
 
 
 def ranked(words: Tensor, ids: Tensor) -> Tensor:
@@ -42,7 +49,7 @@ def ranks(vocabulary: int, key: int, prf: Prf) -> Tensor:
 def own_words(vocabulary: int, key: int, prf: Prf) -> Tensor:
     """(V,) of F(v, v): every candidate as its own anchor."""
     ids_V = torch.arange(vocabulary)
-    return words_reference(ids_V[:, None], ids_V, key, prf)
+    return words_at(ids_V[:, None], ids_V, key, prf)
 
 
 def anchors(ids_BT: Tensor, width: int, key: int, mark: TextMark, window: Window) -> Tensor:
@@ -55,7 +62,7 @@ def anchors(ids_BT: Tensor, width: int, key: int, mark: TextMark, window: Window
         least_BN = ranks(mark.vocabulary, key, mark.prf)[windows_BNH[..., :-1]].amin(-1)
     else:
         candidates_BNH = windows_BNH[..., -1:].expand(windows_BNH.shape)
-        words_N = words_reference(windows_BNH.reshape(-1, 1), candidates_BNH.reshape(-1), key, mark.prf)
+        words_N = words_at(windows_BNH.reshape(-1, 1), candidates_BNH.reshape(-1), key, mark.prf)
         least_BN = ranked(words_N.reshape(windows_BNH.shape), windows_BNH).amin(-1)
     out_BT[:, width:] = least_BN % ID
     return out_BT

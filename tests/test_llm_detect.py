@@ -1,0 +1,175 @@
+"""`assay detect`: found texts, pages that need nothing else, and bad input that is told from good."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from assay.core.secret import Secret
+from assay.core.statistics import best_of_log10_p
+from assay.experiments.cli import main
+from assay.watermarks.llm.card import Card, key_id
+from assay.watermarks.llm.compat_vllm import VllmGumbel
+from assay.watermarks.llm.kgw import Kgw
+from assay.zoo.tokens import of_folder
+
+V, ME = 300, Secret.simulated(1)
+
+
+def written(scheme: Kgw, tokens: int) -> list[int]:
+    draw = torch.Generator().manual_seed(4)
+    ids = torch.randint(0, V, (1, 4), generator=draw)
+    for _ in range(tokens):
+        logits = torch.randn(1, V, generator=draw)
+        ids = torch.cat((ids, scheme.next_ids(logits, ids, ME, draw)[:, None]), 1)
+    return [int(v) for v in ids[0, 4:]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A card, a key, a tokenizer of whole words, and two texts in JSONL: a marked one and one of nobody."""
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(V)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    scheme = Kgw(delta=4.0)
+    card = Card.of(scheme, ME, V, of_folder(tmp_path).hash)
+    (tmp_path / "card.json").write_text(card.text())
+    (tmp_path / "key").write_text(ME.raw.hex())
+    ids = written(scheme, 60)
+    draw = torch.Generator().manual_seed(9)
+    nobody = torch.randint(0, V, (60,), generator=draw).tolist()
+    rows = [{"ids": ids}, {"text": " ".join(f"w{v}" for v in nobody)}]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "text.txt").write_text(" ".join(f"w{v}" for v in ids))
+    return tmp_path
+
+
+def call(folder: Path, *more: str, file: str = "texts.jsonl", key: str = "key") -> int:
+    words = [str(folder / file), "--card", str(folder / "card.json"), "--key", str(folder / key)]
+    return main(["detect", *words, *more])
+
+
+def found(capsys: pytest.CaptureFixture[str], *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+    assert call(*arguments, "--json", **options) == 0
+    out: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["found"]
+    return out
+
+
+def test_marked_texts_are_told_from_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine, nobodys, together = found(capsys, folder)
+    assert mine["log10_p"] < -3 < nobodys["log10_p"]
+    assert mine["scored"] <= 59
+    assert together["line"] is None
+    assert together["log10_p"] < -3
+    (read,) = found(capsys, folder, file="text.txt")
+    assert read["log10_p"] == mine["log10_p"]
+    told, _, _ = found(capsys, folder, "--prompt", "30")
+    assert told["scored"] <= 30
+
+
+def test_the_terminal_shows_a_table_and_the_texts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(folder) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 texts alone; 1 with Holm's correction" in out
+    assert "line 2: w" in out
+
+
+def test_several_keys_are_corrected_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "other").write_text(Secret.simulated(2).raw.hex())
+    alone, _, _ = found(capsys, folder)
+    both, _, _ = found(capsys, folder, "--key", str(folder / "other"))
+    assert both["key"] == ME.fingerprint
+    assert both["log10_p"] == pytest.approx(float(best_of_log10_p(alone["log10_p"], 2)))
+
+
+def test_the_page_needs_nothing_else(folder: Path) -> None:
+    with (folder / "texts.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "w1 <script>alert(1)</script> w2"}) + "\n")
+    assert call(folder, "--html", str(folder / "page.html")) == 0
+    text = (folder / "page.html").read_text()
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in text
+    assert "<script" not in text
+    assert "http://" not in text.replace("https://", "http://")
+    assert text.count('class="t4"') > 20
+
+
+Change = Callable[[Path], object]
+
+
+def card_with(**changed: Any) -> Change:
+    def change(folder: Path) -> None:
+        content = {**json.loads((folder / "card.json").read_text()), **changed}
+        kept = {name: value for name, value in content.items() if value is not None}
+        (folder / "card.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def texts(content: str) -> Change:
+    return lambda folder: (folder / "texts.jsonl").write_text(content)
+
+
+BAD: dict[str, tuple[Change, str]] = {
+    "an id of another vocabulary": (
+        texts('{"ids": [1, 2, 300]}'),
+        "vocabulary: the card says 300 ids, got id 300",
+    ),
+    "a text shorter than the window": (texts('{"ids": [1]}'), "set --short"),
+    "a prompt longer than the text": (texts('{"ids": [1, 2], "prompt": 3}'), "expected a prompt of 0 to 2"),
+    "nothing": (texts("\n"), "is empty"),
+    "no JSON": (texts('{"ids": [1, 2'), "line 1: no JSON"),
+    "neither text nor ids": (texts('{"words": 3}'), 'expected an object with "text" or "ids"'),
+    "words for ids": (texts('{"ids": ["a"]}'), "list of whole numbers"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "set --tokenizer=FOLDER"),
+    "another tokenizer": (card_with(tokenizer="0123"), "tokenizer: the card says '0123'"),
+    "another key": (card_with(key_id="0123"), "key_id: the card says 0123"),
+    "no key": (lambda f: (f / "key").write_text("c0ffee"), "is no key of kgw"),
+    "a card without gamma": (card_with(gamma=None), "gamma: missing in the card"),
+    "a card with more": (card_with(colour="red"), "colour: unknown for kgw"),
+    "another version": (card_with(prf="philox4x32-10-v2"), "prf: the card says 'philox4x32-10-v2'"),
+    "another scheme": (card_with(scheme="kgv"), "scheme: the card says 'kgv'"),
+    "a share of 2": (card_with(gamma=2.0), "gamma"),
+    "a vocabulary in words": (card_with(vocabulary="many"), "vocabulary: expected a int"),
+    "another file": (lambda f: (f / "card.json").write_text("[]"), "is no card"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_named(what: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, message = BAD[what]
+    change(folder)
+    assert call(folder) == 2
+    complaint = " ".join(capsys.readouterr().err.split())
+    assert message in complaint
+    assert "Traceback" not in complaint
+
+
+def test_short_texts_get_p_1_where_that_is_allowed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts('{"ids": [1]}\n{"ids": [1, 2, 3]}\n')(folder)
+    short, _, _ = found(capsys, folder, "--short")
+    assert (short["log10_p"], short["statistic"]) == (0, None)
+
+
+@pytest.mark.parametrize("words", [["--fpr", "2"], ["gamma=3"]])
+def test_bad_options_are_named(words: list[str], folder: Path) -> None:
+    assert call(folder, *words) == 2
+
+
+def test_other_libraries_cards_are_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Card.of(VllmGumbel(), 12345, V)
+    assert card.key_id == key_id(12345)
+    (folder / "card.json").write_text(card.text())
+    (folder / "key").write_text('{"key": 12345}')
+    rows = found(capsys, folder)
+    assert rows[0]["scored"] == 60
+    assert min(row["log10_p"] for row in rows) > -3
