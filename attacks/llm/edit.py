@@ -18,6 +18,7 @@ EDITS: dict[str, Edit] = {"delete": deleted, "insert": inserted, "swap": swapped
 
 @dataclass(frozen=True)
 class EditIds(Edits):
+    data = "none"
     axis = "share of ids"
     paper = "Kirchenbauer et al., ICML 2023, arXiv:2301.10226"
 

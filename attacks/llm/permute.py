@@ -41,7 +41,7 @@ def some(count: int, share: float, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def reordered(layer: nn.Module, order: Tensor, axis: int) -> None:
     """Weight and, along the outputs, bias of a layer or norm, in place."""
-    layer.weight.copy_(layer.weight.index_select(axis, order))  # type: ignore[operator,union-attr]
+    layer.weight.copy_(layer.weight.index_select(axis, order))  # type: ignore[operator]
     bias = getattr(layer, "bias", None)
     if axis == 0 and isinstance(bias, Tensor):
         bias.copy_(bias[order])
@@ -64,7 +64,7 @@ def permute_hidden(net: nn.Module, share: float, generator: torch.Generator) -> 
 
 def permute_residual(model: nn.Module, net: nn.Module, share: float, generator: torch.Generator) -> None:
     """Everything as wide as an id's vector; a head that is tied to the embeddings moves with them."""
-    order = some(net.wte.weight.shape[1], share, generator)  # type: ignore[union-attr,index]
+    order = some(int(net.config.n_embd), share, generator)  # type: ignore[union-attr,arg-type]
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     tied = head.weight is net.wte.weight  # type: ignore[union-attr]
     for table in (net.wte, net.wpe, *([] if tied else [head])):

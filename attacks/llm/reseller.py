@@ -39,7 +39,7 @@ class Edited(nn.Module):
     def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
         """(N, U) int64, U at most `tokens`, and less where the edit leaves less."""
         asked = tokens if not self.share else round(self.longer * tokens)
-        ids_NT = self.source.write(prompts_NP, asked, seed, temperature)  # type: ignore[operator]
+        ids_NT: Tensor = self.source.write(prompts_NP, asked, seed, temperature)  # type: ignore[operator]
         if not self.share:
             return ids_NT
         generator = torch.Generator().manual_seed(seed_for(self.seed, "edit", seed))
@@ -52,7 +52,6 @@ class Edits(Attack):
     """What all edits share: a surrogate for every share of the text that is edited."""
 
     needs = "texts"
-    data = "none"
     longer: ClassVar[float] = 1.0
 
     shares: tuple[Annotated[float, Ge(0), Le(1)], ...] = (0.1, 0.3, 0.5)

@@ -49,6 +49,7 @@ def tokens_of(task: Any) -> Tokens:
 class Characters(Edits):
     """axis: of the letters that have a double, of all characters, or of the spaces."""
 
+    data = "none"
     axis = "share of characters"
     paper = "Boucher et al., IEEE S&P 2022, arXiv:2106.09898"
     longer: ClassVar[float] = 1.25
@@ -63,6 +64,7 @@ class Characters(Edits):
 
 @dataclass(frozen=True)
 class Synonyms(Edits):
+    data = "none"
     axis = "share of words with synonyms"
     paper = "Miller, CACM 38(11), 1995, doi:10.1145/219717.219748"
     longer: ClassVar[float] = 1.25

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +13,8 @@ from ...core.atomic import write_atomically
 
 INK, SOFT, FAINT = "#1d1f21", "#5c6066", "#dcd8cf"
 COLOURS = ("#2f6690", "#c2571a", "#7a7f3a", "#a3243b", "#6b4c9a", "#3a7d7c")
-MODES = {"closed": "-", "open": "--"}
+Line = Literal["-", "--"]
+MODES: dict[str, Line] = {"closed": "-", "open": "--"}
 FPR = -2.0
 LINEAR = 2.0
 """-log10 p is drawn linearly up to here, logarithmically beyond: controls and p = 1e-500 fit one axis."""
@@ -54,7 +55,7 @@ def drawn(records: Sequence[Record], title: str) -> Figure:
     return figure
 
 
-def _shares(axes: Axes, mine: Sequence[Record], mode: str, colour: str, line: str) -> None:
+def _shares(axes: Axes, mine: Sequence[Record], mode: str, colour: str, line: Line) -> None:
     points = sorted((r["share"], -r[mode]["log10_p"]) for r in mine)
     axes.plot(*zip(*points, strict=True), line, marker="o", ms=3.5, color=colour, linewidth=1.3)
     smallest = min((share for share, _ in points if share), default=0.01)
@@ -64,7 +65,7 @@ def _shares(axes: Axes, mine: Sequence[Record], mode: str, colour: str, line: st
     axes.minorticks_off()
 
 
-def _lengths(axes: Axes, mine: Sequence[Record], mode: str, colour: str, line: str) -> None:
+def _lengths(axes: Axes, mine: Sequence[Record], mode: str, colour: str, line: Line) -> None:
     largest = max(mine, key=lambda record: record["share"])
     if not largest["share"]:
         return
@@ -75,7 +76,11 @@ def _lengths(axes: Axes, mine: Sequence[Record], mode: str, colour: str, line: s
 
 def _finished(axes: Axes) -> None:
     axes.set_yscale("symlog", linthresh=LINEAR)
-    axes.set_ylim(bottom=-0.15)
+    top = max(axes.get_ylim()[1], 5.0)
+    ticks = [tick for tick in (0, 1, 2, 5, 10, 30, 100, 300, 1000, 3000, 10_000) if tick <= top]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(-0.15, top)
     axes.axhline(-FPR, color=SOFT, linewidth=0.8, linestyle=":")
     axes.text(
         0.01,
@@ -96,5 +101,5 @@ def _finished(axes: Axes) -> None:
     axes.yaxis.label.set(size=9, color=INK)
 
 
-def _handle(label: str, colour: str, line: str) -> Line2D:
+def _handle(label: str, colour: str, line: Line) -> Line2D:
     return Line2D([], [], color=colour, linewidth=2, linestyle=line, label=label)

@@ -52,9 +52,14 @@ class Design:
     """Keys of strangers that are scored beside the owner's."""
 
     def __post_init__(self) -> None:
-        for name in ("texts", "tokens", "prompt", "epochs", "probes", "strangers"):
-            if getattr(self, name) < (2 if name == "texts" else 1):
-                raise ConfigError(f"expected at least 1 (2 texts), got {getattr(self, name)}; set --{name}")
+        least = {"texts": 2, "tokens": 1, "prompt": 1, "epochs": 1, "probes": 1, "strangers": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError(
+                    f"expected at least {low}, got {getattr(self, name)}; set --{name}={low} or more"
+                )
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"expected a learning rate above 0, got {self.lr}; set --lr=0.001")
 
 
 @dataclass(frozen=True)
@@ -251,6 +256,6 @@ def perplexity(model: nn.Module, test: Examples) -> float:
 
 
 def arms(shares: Sequence[float], widths: Sequence[int], deltas: Sequence[float]) -> list[Arm]:
-    """The control and the largest share first, so that what is cut short still says something."""
+    """The largest share and the control first, so that what is cut short still says something."""
     order = sorted({0.0, *shares}, key=lambda share: (share not in (0.0, max(shares)), -share))
     return [Arm(share, width, delta) for share in order for width in widths for delta in deltas]
