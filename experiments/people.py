@@ -107,6 +107,8 @@ def clean(trial: Trial, seed: int, task: Task | None = None, wait: bool = True) 
     """An unmarked model of its own seed: data split, initialisation and order. filelock.Timeout unless `wait` when another
     process is training it."""
     own = task or trial.settings.task.load(trial.settings.model, seed)
+    if not trial.settings.task.trains:
+        return own.fresh(None).eval(), {"seconds": 0.0, "steps": 0}
 
     def train(fit: Trainer) -> nn.Module:
         return fit(own.fresh(None), own.owner, label=f"unmarked model, seed {seed}")

@@ -10,12 +10,14 @@ from ..core.suspects import Suspects
 from ..zoo.quality import quality
 from ..zoo.training import Trainer
 from .cache import code_digest
-from .people import timed, training
+from .people import clean, timed, training
 from .trial import Trial
 
 
 def judge(trial: Trial) -> nn.Module | None:
-    """One for all trials of a task; None where models write no texts."""
+    """One for all trials of a task; a model that the task brings is its own judge; None where models write no texts."""
+    if not trial.settings.task.trains:
+        return clean(trial, trial.seed, trial.task)[0]
     task = trial.settings.task.judge(trial.settings.model)
     if task is None:
         return None

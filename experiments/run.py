@@ -81,6 +81,10 @@ def check_fit(trial: Trial) -> None:
         raise NotApplicable(
             f"{mark} marks what the owner's service writes, not its weights; {theft} takes these"
         )
+    if not trial.settings.task.trains and trial.settings.verification.null_models != 0:
+        raise ConfigError(
+            f"task={trial.spec.choices['task']} brings one model, so there are no null models; set verification.null_models=0"
+        )
     writes = not trial.task.owner.inputs.is_floating_point()
     if scheme.family == "language" and not writes:
         raise NotApplicable(f"{mark} marks texts, and a model of {trial.task.name} writes none")

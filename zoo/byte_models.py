@@ -1,5 +1,5 @@
-"""A classifier of byte strings: inputs in [0, 1], a byte over 255 each, as pictures are, so that triggers, queries and keys are what
-they are for pictures."""
+"""A classifier of byte strings: inputs in [0, 1], a byte over 255 each, as pictures are, so that triggers, queries and keys are
+what they are for pictures."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,8 +12,8 @@ from .models import Architecture, Normalise, Shape
 
 
 class Bytes(nn.Module):
-    """Embeddings of bytes, (N, ..., T) in [0, 255] -> (N, T, D), linear in between: what an API is sent are whole bytes, and a scheme
-    that follows gradients has some."""
+    """Embeddings of bytes, (N, ..., T) in [0, 255] -> (N, T, D), linear in between: what an API is sent are whole bytes, and a
+    scheme that follows gradients has some."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

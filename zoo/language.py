@@ -51,7 +51,7 @@ class LanguageModel(nn.Module):
         mode = self.training
         self.eval()
         try:
-            parts = prompts_NP.split(ROWS)
+            parts = prompts_NP.split(ROWS) if len(prompts_NP) else ()
             texts = [
                 self._write(part, tokens, seed_for(seed, "texts", i), heat) for i, part in enumerate(parts)
             ]

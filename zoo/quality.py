@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..core.errors import NotApplicable
 from ..core.suspects import parts, texts
 from ..core.texts import Quality, Writer, distinct, rep, repeated, similarity
 
@@ -22,6 +23,8 @@ def quality(
     """`suspect` continues the first PROMPT ids of TEXTS windows to their length. NotApplicable when it writes no texts."""
     prompts_NP, tokens = windows_NT[:TEXTS, :PROMPT], windows_NT.shape[1] - PROMPT
     texts_NT = texts(suspect, prompts_NP, tokens, seed, device)
+    if texts_NT.shape[1] < 3:
+        raise NotApplicable(f"the suspect writes texts of {texts_NT.shape[1]} ids, which no judge can read")
     right_NT, loss_NT = judged(judge, prompts_NP, texts_NT, device)
     source = getattr(suspect, "source", None)  # of those who edit
     unedited_NT = texts(source, prompts_NP, tokens, seed, device) if isinstance(source, Writer) else None

@@ -34,6 +34,12 @@ class Source(Configured, ABC):
     std: ClassVar[float]
     """Of all training pixels, in [0, 1]."""
 
+    trains: ClassVar[bool] = True
+    """False where the task brings a trained model, `given`, which is the victim of every seed."""
+
+    def given(self, architecture: Architecture) -> nn.Module:
+        raise NotImplementedError("only tasks that train no victim bring one")
+
     @abstractmethod
     def examples(self, seed: int) -> tuple[Examples, Examples]:
         """(train, test)."""

@@ -1,6 +1,7 @@
 """Tasks of text: the next ids of a public corpus, and the genre of a passage. Documents go whole to the owner, the attacker or the
 test, by seed; a part of a language task that no seed gives away trains the tokenizer and the judge."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
@@ -25,23 +26,27 @@ JUDGES = 0.25
 
 
 @dataclass(frozen=True)
-class Language(Source):
+class NextIds(Source):
     """Examples are windows of `window` ids, targets the ids that follow each: (N, T) int64 both."""
 
     corpus: Corpus = "kjv"
-    vocabulary: Annotated[int, Gt(BYTES)] = 2048
     window: Annotated[int, Ge(2)] = 128
     test_share: Annotated[float, Gt(0), Lt(1)] = 0.1
     """Of the documents that are not the judge's."""
     test_windows: Annotated[int, Ge(1)] = 128
     """At most so many, the first of the split: every point of a curve is measured on them."""
 
-    name = "language"
-    classes = 0
+    classes = 0  # as many as the tokenizer has
     mean, std = 0.0, 1.0
 
+    @abstractmethod
     def tokens(self) -> Tokens:
-        return _tokens(self.corpus, self.vocabulary)
+        """Of ids and text. ConfigError where it is unknown, or has more tokens than the model."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """V, of the models' heads."""
 
     def examples(self, seed: int) -> tuple[Examples, Examples]:
         raise NotImplementedError("documents are split, not windows: see load")
@@ -59,17 +64,6 @@ class Language(Source):
             self._windows(test, self.test_windows),
         )
 
-    def judge(self, architecture: Architecture) -> Task:
-        public, held = _judged(len(documents(self.corpus)))
-        test = self._windows(held, self.test_windows)
-        return self._task(architecture, 0, self._windows(public, self.limit or None), test, test)
-
-    def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
-        model = super().network(architecture, shape, classes, seed)
-        assert isinstance(model, LanguageModel)
-        model.tokenizer = self.tokens().hash
-        return model
-
     def _task(
         self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
     ) -> Task:
@@ -84,14 +78,49 @@ class Language(Source):
             )
 
         def fresh(model_seed: int | None) -> nn.Module:
+            if model_seed is None and not self.trains:
+                return self.given(architecture)
             model_seed = seed_for(seed, "init") if model_seed is None else model_seed
-            return self.network(architecture, (self.window,), self.vocabulary, model_seed)
+            return self.network(architecture, (self.window,), self.width, model_seed)
 
-        return Task(self.name, self.vocabulary, owner, attacker, test, self.recipe, fresh)
+        return Task(self.name, self.width, owner, attacker, test, self.recipe, fresh)
 
     def _windows(self, which: Tensor, limit: int | None) -> Examples:
-        ids = _ids(self.corpus, self.vocabulary)
-        return windows(torch.cat([ids[i] for i in which.tolist()]), self.window, limit)
+        """Of these documents, one after the other; no more of them are read than the limit needs."""
+        tokens, found, count = self.tokens(), [], 0
+        for i in which.tolist():
+            found.append(_ids(self.corpus, tokens, i))
+            count += len(found[-1])
+            if limit and count > limit * self.window:
+                break
+        return windows(torch.cat(found), self.window, limit)
+
+
+@dataclass(frozen=True)
+class Language(NextIds):
+    """With a byte-level BPE of its own, for models from scratch."""
+
+    vocabulary: Annotated[int, Gt(BYTES)] = 2048
+
+    name = "language"
+
+    def tokens(self) -> Tokens:
+        return _tokens(self.corpus, self.vocabulary)
+
+    @property
+    def width(self) -> int:
+        return self.vocabulary
+
+    def judge(self, architecture: Architecture) -> Task:
+        public, held = _judged(len(documents(self.corpus)))
+        test = self._windows(held, self.test_windows)
+        return self._task(architecture, 0, self._windows(public, self.limit or None), test, test)
+
+    def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+        model = super().network(architecture, shape, classes, seed)
+        assert isinstance(model, LanguageModel)
+        model.tokenizer = self.tokens().hash
+        return model
 
 
 def split(source: Source, documents_D: Tensor, test_share: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,11 +157,10 @@ def _tokens(corpus: Corpus, vocabulary: int) -> Tokens:
 
 
 @cache
-def _ids(corpus: Corpus, vocabulary: int) -> list[Tensor]:
-    """Of every document, ended."""
-    tokens = _tokens(corpus, vocabulary)
-    assert tokens.end is not None
-    return [torch.tensor([*ids, tokens.end]) for ids in tokens.encode([d.text for d in documents(corpus)])]
+def _ids(corpus: Corpus, tokens: Tokens, document: int) -> Tensor:
+    """Of one document, ended where the tokenizer has an end."""
+    (ids,) = tokens.encode([documents(corpus)[document].text])
+    return torch.tensor(ids if tokens.end is None else [*ids, tokens.end])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -10,10 +11,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ..core.errors import ConfigError
 
 END = "<|endoftext|>"
+ENDS = (END, "<|im_end|>", "</s>", "<eos>")  # of known families
 BYTES = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
     tokenizer: Tokenizer
     end: int | None
@@ -24,7 +26,7 @@ class Tokens:
         """The number of tokens, at most the width of a model's head."""
         return int(self.tokenizer.get_vocab_size())
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """16 hex digits that name the tokenizer: of its whole definition."""
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()[:16]
@@ -56,6 +58,7 @@ def learned(texts: Sequence[str], vocabulary: int) -> Tokens:
     return Tokens(tokenizer, tokenizer.token_to_id(END))
 
 
+@cache
 def of_folder(folder: Path) -> Tokens:
     """Of a transformers folder. ConfigError for one without tokenizer.json, the only format that needs no code of the model's."""
     path = folder / "tokenizer.json"
@@ -67,4 +70,6 @@ def of_folder(folder: Path) -> Tokens:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the library raises Exception itself
         raise ConfigError(f"{path} is no tokenizer: {error}") from None
-    return Tokens(tokenizer, None)
+    return Tokens(
+        tokenizer, next((i for name in ENDS if (i := tokenizer.token_to_id(name)) is not None), None)
+    )

@@ -1,0 +1,122 @@
+"""Language models that exist already: any transformers folder on this machine, read as data. Safetensors weights and tokenizer.json
+alone: no pickle is opened, and none of a model's own code is run."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import ConfigError
+from .language import LanguageModel
+from .language_models import Causal
+from .models import Architecture, Shape
+from .text_tasks import NextIds
+from .tokens import Tokens, of_folder
+
+
+@dataclass(frozen=True)
+class OfTask(Causal):
+    """The network that the task brings (conf/task/lm_folder.yaml); `context` cuts its own to so many ids."""
+
+    layer: str = "net.model.layers.0.mlp.down_proj"
+    context: int = 512
+
+    def network(self, shape: Shape, classes: int) -> nn.Module:
+        raise ConfigError(
+            "model=of_task is the model that a task brings; set task=lm_folder, or another model"
+        )
+
+
+@dataclass(frozen=True)
+class Folder(NextIds):
+    """Next ids of the corpus by a model that is not trained here. It is its own judge; other seeds share it, so there are no null
+    models, and a fresh student has its architecture, untrained."""
+
+    trains = False
+    name = "folder"
+
+    model: str = ""
+    """The folder: config.json, tokenizer.json, *.safetensors."""
+
+    def place(self) -> Path:
+        return Path(self.model).expanduser()
+
+    def tokens(self) -> Tokens:
+        found = of_folder(self.place())
+        if found.size > self.width:
+            raise ConfigError(
+                f"{self.model}: the tokenizer has {found.size} tokens, the model a vocabulary of {self.width}: they are not of "
+                "one model; set task.model=FOLDER"
+            )
+        return found
+
+    @property
+    def width(self) -> int:
+        return int(settings(self.place()).vocab_size)
+
+    def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+        return self._wrapped(architecture, untrained(self.place(), seed))
+
+    def given(self, architecture: Architecture) -> nn.Module:
+        return self._wrapped(architecture, weights(self.place()))
+
+    def _wrapped(self, architecture: Architecture, net: nn.Module) -> LanguageModel:
+        if not isinstance(architecture, OfTask):
+            raise ConfigError(f"task={self.name} brings its model; set model=of_task")
+        longest = int(getattr(settings(self.place()), "max_position_embeddings", architecture.context))
+        context = min(architecture.context, longest)
+        return LanguageModel(net, context, self.tokens().hash, architecture.temperature).eval()
+
+
+@cache
+def settings(folder: Path) -> Any:
+    """The folder's config.json as transformers reads it. ConfigError for one that is missing, or needs code of its own."""
+    from transformers import AutoConfig
+
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{folder} is no folder of a transformers model ({why}); set task.model=FOLDER"
+        ) from None
+    if "auto_map" in content:
+        raise ConfigError(f"{folder}: config.json asks for code of the model's own, which Assay does not run")
+    return found
+
+
+def weights(folder: Path) -> nn.Module:
+    """A causal language model in float32. ConfigError without safetensors."""
+    from transformers import AutoModelForCausalLM
+
+    config = settings(folder)
+    try:
+        net: nn.Module = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder} holds no safetensors weights of a causal language model ({str(error).splitlines()[0]}); "
+            "convert them where you trust them: model.save_pretrained(FOLDER)"
+        ) from None
+    return net
+
+
+def untrained(folder: Path, seed: int) -> nn.Module:
+    """The same architecture with random weights; the global random state is left as it was."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net: nn.Module = AutoModelForCausalLM.from_config(settings(folder), dtype=torch.float32)
+    return net
