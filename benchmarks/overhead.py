@@ -83,7 +83,7 @@ def curve(load: Timings, query: Timings, way: str | None, requests: "np.ndarray[
     return (opened + requests * each) / (plain + requests * bare) - 1
 
 
-def plot(loads: dict[str, Timings], queries: dict[str, Timings], batch: int) -> Path:
+def plot(loads: dict[str, Timings], queries: dict[str, Timings]) -> Path:
     """The curves, and the 1 to 5 % that are claimed of such protection, in grey."""
     from matplotlib.figure import Figure
 
@@ -99,7 +99,7 @@ def plot(loads: dict[str, Timings], queries: dict[str, Timings], batch: int) -> 
             over = curve(loads[name], queries[name], way, requests)
             axes.plot(requests, 100 * np.maximum(over, 1e-5), label=label)
         axes.axhspan(1, 5, color="0.9", zorder=0)
-        axes.set(title=name, xscale="log", yscale="log", xlabel=f"requests of {batch}", ylim=(0.01, 1e4))
+        axes.set(title=name, xscale="log", yscale="log", xlabel="requests", ylim=(0.01, 1e4))
     figure.axes[0].set_ylabel("overhead, % of load and queries")
     figure.axes[0].legend(fontsize=7)
     path = DATA / "deployment.svg"
