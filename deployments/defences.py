@@ -85,7 +85,7 @@ class LabelOnly(Defence):
 
 @dataclass(frozen=True)
 class Noise(Defence):
-    """Laplace or Gaussian noise on the scores, which are then cut to [0, 1] and divided by their sum.
+    """Laplace or Gaussian noise on the scores, which are then cut at 0 and divided by their sum.
 
     Equal inputs get equal noise, so asking again averages nothing out. Two vectors of probabilities differ by at most 2 in L1: with
     Laplace noise and `keep_label` off one answer is 2 / scale differentially private in its scores (Dwork et al., TCC 2006), and n
@@ -111,9 +111,10 @@ class Noise(Defence):
             noise_NC = -self.scale * centred_NC.sign() * torch.log1p(-2 * centred_NC.abs())
         else:
             noise_NC = self.scale * math.sqrt(2) * torch.erfinv(2 * uniform_NC - 1)
-        found_NC = (scores.double() + noise_NC).clamp(0, 1)
-        # Cut to nothing, a row says nothing: it is uniform.
-        found_NC = torch.where(found_NC.sum(1, keepdim=True) > 0, found_NC, torch.ones_like(found_NC))
+        found_NC = (scores.double() + noise_NC).clamp_min(0)  # cut at 1 too, two classes could tie
+        # A row that is cut to nothing says nothing: it is uniform, or the label alone.
+        nothing_NC = LabelOnly()(inputs, scores) if self.keep_label else torch.ones_like(scores)
+        found_NC = torch.where(found_NC.sum(1, keepdim=True) > 0, found_NC, nothing_NC.double())
         found_NC = (found_NC / found_NC.sum(1, keepdim=True)).to(scores)
         return relabelled(found_NC, row_labels(scores)) if self.keep_label else found_NC
 
