@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from . import deployed
 from .columns import QUANTILES, Pool, digits, lean, rounded, trials
 from .compare import Pair, pairs
 from .frontier import Frontier, frontier, thefts
@@ -27,6 +28,7 @@ def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> R
     place = {names: i for i, names in enumerate(boards)}
     scored = {names: list(rows) for names, rows in groupby(scores(records), key=_names)}
     frontiers = _frontiers(records)
+    deployments = deployed.rows(records)
     wins = {names: list(rows) for names, rows in groupby(pairs(records), key=lambda pair: pair.board)}
     return {
         "budget_pp": 100 * BUDGET,
@@ -37,6 +39,7 @@ def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> R
         "boards": [
             _board(names, [r for r in records if board_of(r) == names], scored.get(names, []))
             | {"frontiers": frontiers.get(names, {}), "wins": _wins(wins.get(names, []))}
+            | {"deployments": rounded(deployments.get(names, []))}
             for names in boards
         ],
         "excluded": [[one.kind, one.file, one.because] for one in known.excluded],
