@@ -6,11 +6,13 @@ import shutil
 import sqlite3
 import sys
 import wave
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,7 +22,6 @@ from assay.evidence.registry import Print, Registry
 from assay.evidence.works import KINDS, METRICS
 from assay.experiments.cli import main
 from assay.experiments.works.read import read
-from assay.zoo.data import digits
 
 WORDS = [f"{a}{b}" for a in ("ba", "ce", "di", "fo", "gu", "ha", "jo") for b in ("l", "mn", "rt", "st", "v")]
 needs_fpcalc = pytest.mark.skipif(shutil.which("fpcalc") is None, reason="fpcalc is not installed")
@@ -30,12 +31,11 @@ def prose(seed: int, count: int = 400) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, count))
 
 
-def photograph(seed: int) -> NDArray[np.uint8]:
-    """Sixteen digits in a square, enlarged: (256, 256, 3)."""
-    pictures = digits().inputs[16 * seed : 16 * seed + 16, 0].numpy()
-    rows = np.concatenate([np.concatenate(list(pictures[i : i + 4]), 1) for i in range(0, 16, 4)], 0)
-    image = Image.fromarray((rows * 255).astype(np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
-    return np.asarray(image.convert("RGB"))
+def photograph(number: int) -> NDArray[np.uint8]:
+    """One of twelve parts of the two photographs in scikit-learn, (213, 213, 3)."""
+    path = Path(sklearn.__file__).parent / "datasets" / "images" / ("china.jpg", "flower.jpg")[number // 6]
+    y, x = 213 * (number % 2), 213 * (number // 2 % 3)
+    return np.asarray(Image.open(path).convert("RGB"))[y : y + 213, x : x + 213]
 
 
 def melody(path: Path, seed: int, start: float = 0, seconds: float = 12, noise: float = 0) -> Path:
@@ -90,23 +90,23 @@ def test_pictures_under_the_eight_symmetries_and_another_format(tmp_path: Path) 
     picture = photograph(0)
     own = works_image.fingerprint(picture)
     for turned in (picture[::-1], picture[:, ::-1], np.rot90(picture), picture.transpose(1, 0, 2)):
-        assert works_image.distance(works_image.fingerprint(turned), own) < 0.06
+        assert works_image.distance(works_image.fingerprint(turned), own) <= 31 / 256  # PDQ's own bound
     Image.fromarray(picture).resize((150, 150)).save(tmp_path / "copy.jpg", quality=50)
     copy = read(tmp_path / "copy.jpg").print.content
     assert works_image.distance(copy, own) < 0.1
-    others = [works_image.fingerprint(photograph(seed)) for seed in range(1, 9)]
-    assert works_image.distances([own, copy], others).shape == (2, 8)
-    assert works_image.distances([own, copy], others).min() > 0.2
+    others = [works_image.fingerprint(photograph(seed)) for seed in range(1, 12)]
+    assert works_image.distances([own, copy], others).shape == (2, 11)
+    assert works_image.distances([own, copy], others).min() > 0.3
 
 
 def test_videos_are_found_by_a_part_and_in_a_whole() -> None:
     pytest.importorskip("pdqhash")
-    one, other = ([photograph(seed) for seed in part] for part in (range(6), range(10, 16)))
+    one, other = ([photograph(seed) for seed in part] for part in (range(6), range(6, 12)))
     work = works_image.video_fingerprint(one)
     assert works_image.video_distance(works_image.video_fingerprint(one[2:5]), work) == 0
     assert works_image.video_distance(works_image.video_fingerprint(one + other), work) == 0
     assert works_image.video_distance(works_image.video_fingerprint(one, every=2), work) == 0
-    assert works_image.video_distance(works_image.video_fingerprint(other), work) > 0.2
+    assert works_image.video_distance(works_image.video_fingerprint(other), work) > 0.3
 
 
 @needs_fpcalc
@@ -245,10 +245,9 @@ def test_a_registry_only_grows(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):  # one view twice: the whole entry is undone
         registry.add("b", "half", [*numbers(2, 1), Print("number", "", b"0x1p-1")], {}, stranger=True)
     assert registry.counts() == (1, 0)
-    with sqlite3.connect(registry.path) as book:
+    registry.add("s", "stranger", numbers(3, 1), {}, stranger=True)
+    with closing(sqlite3.connect(registry.path)) as book:
         for change in ("DELETE FROM entries", "UPDATE prints SET view = 'x'", "DELETE FROM nearest"):
-            if change.endswith("nearest"):
-                registry.add("s", "stranger", numbers(3, 1), {}, stranger=True)
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 book.execute(change)
 
