@@ -63,7 +63,14 @@ def genre_of(book: int) -> str:
 
 @cache
 def topics() -> tuple[Document, ...]:
-    """The language reference that Python's `help` prints: .5 M characters in 79 topics, part of every CPython."""
+    """The language reference that `help` prints, part of every CPython. Topics quote each other: a paragraph stays where it
+    comes first, so that no two documents share one."""
     from pydoc_data.topics import topics as found
 
-    return tuple(Document(text.strip()) for _, text in sorted(found.items()))
+    seen: set[str] = set()
+    texts = []
+    for _, text in sorted(found.items()):
+        told = {" ".join(part.split()): part for part in text.strip().split("\n\n")}
+        texts.append("\n\n".join(part for words, part in told.items() if words not in seen))
+        seen |= told.keys()
+    return tuple(Document(text) for text in texts if text.strip())

@@ -58,6 +58,11 @@ class Folder(NextIds):
     def width(self) -> int:
         return int(settings(self.place()).vocab_size)
 
+    def check(self, architecture: Architecture) -> None:
+        if not isinstance(architecture, OfTask):
+            raise ConfigError(f"task {self.name} brings its model; set model=of_task")
+        super().check(architecture)
+
     def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
         return self._wrapped(architecture, untrained(self.place(), seed))
 
@@ -65,8 +70,7 @@ class Folder(NextIds):
         return self._wrapped(architecture, weights(self.place()))
 
     def _wrapped(self, architecture: Architecture, net: nn.Module) -> LanguageModel:
-        if not isinstance(architecture, OfTask):
-            raise ConfigError(f"task={self.name} brings its model; set model=of_task")
+        assert isinstance(architecture, OfTask)
         longest = int(getattr(settings(self.place()), "max_position_embeddings", architecture.context))
         context = min(architecture.context, longest)
         return LanguageModel(net, context, self.tokens().hash, architecture.temperature).eval()

@@ -53,6 +53,7 @@ class NextIds(Source):
 
     def load(self, architecture: Architecture, seed: int) -> Task:
         """ConfigError for a model that reads no ids, or fewer than a window of them."""
+        self.check(architecture)
         _, held = _judged(len(documents(self.corpus)))
         owner, attacker, test = split(self, held, self.test_share, seed)
         limit = round(self.limit * self.attacker_share)
@@ -64,19 +65,19 @@ class NextIds(Source):
             self._windows(test, self.test_windows),
         )
 
-    def _task(
-        self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
-    ) -> Task:
+    def check(self, architecture: Architecture) -> None:
         if not isinstance(architecture, Causal):
-            raise ConfigError(
-                f"task={self.name} needs a language model, {type(architecture).__name__} is none; set model=gpt2_tiny"
-            )
+            kind = type(architecture).__name__
+            raise ConfigError(f"task {self.name} needs a language model, {kind} is none; set model=gpt2_tiny")
         if self.window > architecture.context:
             raise ConfigError(
                 f"windows of {self.window} ids are longer than the model's context of {architecture.context}; "
                 "set task.window or model.context"
             )
 
+    def _task(
+        self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
+    ) -> Task:
         def fresh(model_seed: int | None) -> nn.Module:
             if model_seed is None and not self.trains:
                 return self.given(architecture)
