@@ -12,12 +12,21 @@ from ..core.errors import ConfigError
 from . import options, verbs
 from .calibrate.show import calibrate
 from .detectability.show import detectability
+from .evidence.command import evidence, evidence_options
 from .package.options import package_options
 from .package.show import package
+from .radioactivity.options import radioactivity_options
+from .radioactivity.show import radioactivity
+from .rights.options import rights_options
+from .rights.show import rights
 from .serve.options import serve_options
 from .serve.show import serve
 from .show import terminal
 from .texts.show import detect, detect_options
+from .trace.options import trace_options
+from .trace.show import trace
+from .works.options import works_options
+from .works.show import works
 
 BAD_INPUT, INTERRUPTED = 2, 130
 EPILOG = "Settings are Hydra overrides: task=digits watermark=uchida attack=prune seed=0. `assay list` shows the options."
@@ -38,13 +47,23 @@ COMMANDS: tuple[tuple[str, Verb, Callable[[argparse.ArgumentParser], None] | Non
      "can a thief tell that a model is marked? assay detectability watermark=uchida"),
     ("calibrate", calibrate, options.calibrate_options,
      "is a scheme's p-value what it says? both nulls, observed rates, a picture: assay calibrate watermark=uchida"),
+    ("radioactivity", radioactivity, radioactivity_options,
+     "does a model trained on marked text show it? a student per share of marked text: assay radioactivity"),
     ("paper", verbs.paper, options.paper_options,
      "a paper's numbers against ours: assay paper uchida17 scale=laptop; alone, the list of papers"),
     ("claim", verbs.claim, options.claim_options,
      "a submission's numbers against ours: assay claim verify claims/uchida-2017.json"),
     ("package", package, package_options,
      "sealed models, licences, and whose copy leaked: assay package create MODEL NEW.wmpkg --issuer OWNER.key"),
+    ("evidence", evidence, evidence_options,
+     "deposits, proofs and disputes: assay evidence init | deposit | prove | verify | audit | witness | dispute | attacks"),
     ("serve", serve, serve_options, "a model over HTTP, with keys, budgets and revocation: assay serve start MODEL"),
+    ("trace", trace, trace_options,
+     "where does a model come from? assay trace SUSPECT --registry DIR; assay trace add MODEL --registry DIR"),
+    ("works", works, works_options,
+     "find copies of texts, pictures, videos, sounds and label tables: assay works find FILE --registry DIR"),
+    ("rights", rights, rights_options,
+     "licences of models and works: offers, purchases, resales, metered queries, shares of the revenue"),
     ("wandb", verbs.wandb, options.wandb_options, "the store as a W&B group: a run per trial, and their board"),
 )
 # fmt: on
