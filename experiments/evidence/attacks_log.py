@@ -40,8 +40,10 @@ class Place:
 
     def fresh(self, name: str) -> Log:
         """An empty log with the attacker's key, under the same witness."""
-        ask = None if self.witness is None else self.witness.answer
-        return Log.create(self.folder / name, self.signer, self.witness and self.witness.signer.verifier, ask)
+        if self.witness is None:
+            return Log.create(self.folder / name, self.signer, None, None)
+        public = self.witness.signer.verifier
+        return Log.create(self.folder / name, self.signer, public, self.witness.answer)
 
     @staticmethod
     def deposit(log: Log, who: str) -> int:

@@ -52,7 +52,7 @@ def chosen_triggers(world: World) -> Tried:
 
 def derived_triggers(world: World) -> Tried:
     """The same accuser under derived keys: one deposit, and other openings for the same commitment."""
-    who = world.deposit("accuser")
+    who = world.accuser
     log10_p = _log10_p(world, [who.key], world.independents)[:, 0]
     secret = Secret.simulated(world.trial.seed, "evidence", "accuser")
     name = world.trial.spec.choices["watermark"]

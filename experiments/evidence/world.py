@@ -1,5 +1,5 @@
-"""What attacks on marks are tried in: an owner with a deposited key and model, a thief with a copy, an accuser with his own models, and
-models of nobody. Log and witness have keys that follow from the seed, so that R1, and with it every number, can be repeated.
+"""What attacks on marks are tried in: an owner with a deposited key and model, a thief with a copy, an accuser with models of his
+own, and models of nobody. Log and witness have keys that follow from the seed, so R1 and every number can be repeated.
 """
 
 import copy
@@ -51,6 +51,7 @@ class World:
         self.witness = replace(witness, clock=lambda: TIME)
         self.witness.watch(signer.verifier)
         self.log = Log.create(folder / "log", signer, self.witness.signer.verifier, self.witness.answer)
+        self.owner, self.thief, self.accuser = map(self.deposit, ("owner", "thief", "accuser"))
 
     def deposit(self, who: str) -> Deposited:
         """Step 1, as anybody makes it."""
@@ -72,20 +73,10 @@ class World:
         return two_step.counted(self.log.entries(), "").everybody
 
     @cached_property
-    def owner(self) -> Deposited:
-        return self.deposit("owner")
-
-    @cached_property
     def marked(self) -> nn.Module:
         """The owner's model. A scheme that starts from the trained victim gets it."""
         victim = self.trial.trainer("victim")(self.task.fresh(None), self.task.owner, label="unmarked")
         return self.scheme.embed(victim, self.owner.key, self.task, self.trial.trainer("victim"))
-
-    @cached_property
-    def thief(self) -> Deposited:
-        """He deposits after the owner: he has nothing to mark before."""
-        assert self.marked is not None
-        return self.deposit("thief")
 
     @cached_property
     def overwritten(self) -> nn.Module:
@@ -112,10 +103,10 @@ class World:
         found = [trainer(self.task.fresh(s), self.task.attacker, label="accuser's model") for s in seeds]
         return [model.requires_grad_(False) for model in found]
 
-    def party(self, who: Deposited, model: nn.Module | None, entry: int | None = None) -> Party:
-        """entry: of the model's deposit; the next after the key's when None."""
-        place = who.entry + 1 if entry is None else entry
-        return Party(who.name, self.scheme, who.key, self.log.signer.verifier.text, who.entry, model, place)
+    def party(self, who: Deposited, model: nn.Module) -> Party:
+        """Models are deposited after all keys, in the order of those."""
+        log, entry = self.log.signer.verifier.text, who.entry
+        return Party(who.name, self.scheme, who.key, log, entry, model, entry + self.log.size)
 
 
 def _signer(seed: int, who: str, kind: int) -> Signer:
