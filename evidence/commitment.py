@@ -5,7 +5,6 @@ in a dispute: the Merkle root binds all, and the others stay hidden behind their
 """
 
 import hashlib
-import hmac
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +99,6 @@ def root_of(found: list[Opening]) -> str:
     """The commitment that a deposit states, hex."""
     leaves = [merkle.leaf_hash(one.commitment) for one in found]
     return merkle.root(merkle.in_memory(leaves), len(leaves)).hex()
-
-
-def same(one: str, other: str) -> bool:
-    """In constant time."""
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def _committed(scheme: str, parameters: dict[str, Any], key: Secret, salt: Secret) -> bytes:

@@ -9,7 +9,7 @@ Whoever deposits m keys has m draws: tests are made at alpha / m, and every depo
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +127,3 @@ def corrected(alpha: float, draws: int) -> float:
     if draws < 1:
         raise ValueError(f"expected at least one deposit, got {draws}")
     return alpha / draws
-
-
-def earlier(entries: Sequence[bytes], one: str, other: str) -> bool | None:
-    """Whether the certificate `one` stands before `other` in the log; None when either is not in it."""
-    places = {hashlib.sha256(entry).hexdigest(): i for i, entry in enumerate(entries)}
-    if one not in places or other not in places:
-        return None
-    return places[one] < places[other]

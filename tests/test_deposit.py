@@ -20,7 +20,7 @@ from assay.evidence import bundle as bundles
 from assay.evidence import certificates, local_tsa, timestamp
 from assay.evidence.canonical import canonical, parsed
 from assay.evidence.certificates import issued
-from assay.evidence.commitment import Opening, commit, openings, read_opening, root_of, same
+from assay.evidence.commitment import Opening, commit, openings, read_opening, root_of
 from assay.evidence.deposit import (
     beacon,
     corrected,
@@ -28,7 +28,6 @@ from assay.evidence.deposit import (
     deposit_key,
     deposit_model,
     derived_key,
-    earlier,
     owner_signer,
 )
 from assay.evidence.log import Log
@@ -208,10 +207,6 @@ def test_every_deposit_counts(deposited: Deposited) -> None:
     assert corrected(1e-6, 3) == pytest.approx(1e-6 / 3)
     with pytest.raises(ValueError, match="at least one"):
         corrected(1e-6, 0)
-    ids = [hashlib.sha256(entry).hexdigest() for entry in entries]
-    assert earlier(entries, ids[1], ids[3]) is True
-    assert earlier(entries, ids[3], ids[1]) is False
-    assert earlier(entries, ids[3], "00") is None
 
 
 def test_a_bundle_verifies_offline_and_says_what_it_assumes(deposited: Deposited) -> None:
@@ -386,5 +381,3 @@ def test_private_files_are_the_owners_alone(tmp_path: Path, capsys: pytest.Captu
     assert path.read_text().strip() not in capsys.readouterr().out
     assert os.stat(path).st_mode & 0o077 == 0  # noqa: PTH116
     assert main(["evidence", "owner", str(path)]) == 2
-    assert same("ab", "ab")
-    assert not same("ab", "ac")

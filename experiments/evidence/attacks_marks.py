@@ -68,7 +68,7 @@ def derived_triggers(world: World) -> Tried:
 
 def grinding(world: World, draws: int, rule: str) -> Tried:
     """Tries keys against the victim and shows the best. draws: what the judge corrects for."""
-    best = _ground(world)
+    best = world.best_of_tries
     won = best <= _log10(DECLARED / draws)
     cost = (
         f"about 1 / alpha = {1 / DECLARED:.0f} tries"
@@ -134,7 +134,7 @@ def chosen_counter(world: World) -> Tried:
 
 def derived_counter(world: World) -> Tried:
     """The same with derived keys: the best of many in the owner's model, each a deposit."""
-    best = _ground(world)
+    best = world.best_of_tries
     won = best <= _log10(world.alpha / world.tries)
     return Tried(
         won,
@@ -221,23 +221,9 @@ def _adversarial(world: World) -> tuple[Tensor, Tensor]:
     return moved[best], targets[best]
 
 
-def _ground(world: World) -> float:
-    """The smallest log10 p of so many derived keys in the owner's model."""
-    source = Secret.simulated(world.trial.seed, "grinder")
-    keys = (world.key(Secret(source.derive(f"try/{i}", 32))) for i in range(world.tries))
-    best, block = 0.0, list[Key]()
-    for i, key in enumerate(keys, 1):
-        block.append(key)
-        if len(block) == 100 or i == world.tries:
-            best, block = min(best, float(_log10_p(world, block, [world.marked]).min())), []
-    return best
-
-
 def _log10_p(world: World, keys: list[Key], models: list[torch.nn.Module]) -> Tensor:
     """(M, K)."""
-    found = world.scheme.score(Suspects(models), keys).log10_p_MK
-    assert found is not None  # deposits take schemes with an exact tail alone
-    return torch.as_tensor(found)
+    return torch.as_tensor(world.log10_p(keys, models))
 
 
 def _deposits(world: World, owners: int) -> list[bytes]:

@@ -12,8 +12,10 @@ from typing import Any
 from torch import nn
 
 from ...core.contracts import Task
+from ...core.errors import ConfigError
 from ...core.key import Key
 from ...core.secret import Secret, seed_for
+from ...core.statistics import Floats
 from ...core.suspects import Suspects
 from ...evidence import deposit as two_step
 from ...evidence.commitment import openings, root_of
@@ -24,6 +26,7 @@ from ...evidence.witness import Witness
 from ..population import population
 from ..trial import Trial
 
+BLOCK = 100  # keys scored together
 TIME = 1_767_225_600  # the witness's clock: 2026, so that cosignatures can be repeated
 
 
@@ -45,7 +48,11 @@ class World:
         probe = self.scheme.score(
             Suspects([self.task.fresh(None)]), [self.key(Secret.simulated(0, "length"))]
         )
-        self.trials = probe.trials or 1
+        if probe.trials is None or probe.log10_p_MK is None:
+            raise ConfigError(
+                f"{trial.spec.choices['watermark']} has no exact tail; set watermark=adi_derived"
+            )
+        self.trials = probe.trials
         signer = _signer(trial.seed, "log", NOTE)
         witness = Witness.create(folder / "witness", "", _signer(trial.seed, "witness", COSIGNATURE))
         self.witness = replace(witness, clock=lambda: TIME)
@@ -102,6 +109,22 @@ class World:
         trainer = self.trial.trainer("accuser")
         found = [trainer(self.task.fresh(s), self.task.attacker, label="accuser's model") for s in seeds]
         return [model.requires_grad_(False) for model in found]
+
+    @cached_property
+    def best_of_tries(self) -> float:
+        """The smallest log10 p of so many derived keys in the owner's model."""
+        source, best = Secret.simulated(self.trial.seed, "grinder"), 0.0
+        for start in range(0, self.tries, BLOCK):
+            numbers = range(start, min(start + BLOCK, self.tries))
+            keys = [self.key(Secret(source.derive(f"try/{i}", 32))) for i in numbers]
+            best = min(best, float(self.log10_p(keys, [self.marked]).min()))
+        return best
+
+    def log10_p(self, keys: list[Key], models: list[nn.Module]) -> Floats:
+        """(M, K)."""
+        found = self.scheme.score(Suspects(models), keys).log10_p_MK
+        assert found is not None  # a scheme without an exact tail makes no world
+        return found
 
     def party(self, who: Deposited, model: nn.Module) -> Party:
         """Models are deposited after all keys, in the order of those."""
