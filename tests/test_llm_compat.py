@@ -107,7 +107,7 @@ def test_ids_that_share_a_hash_do_not_fool_the_synthid_null() -> None:
     scheme, rng = TransformersSynthId(2), np.random.default_rng(0)
     base = rng.integers(0, 2**16, (40, 1))
     first = (base + 2**16 * np.arange(10)).reshape(-1)
-    rows = [[v for pair in zip(first, np.roll(first, 1) % 2**16, strict=True) for v in pair]]
+    rows = [[int(v) for pair in zip(first, np.roll(first, 1) % 2**16, strict=True) for v in pair]]
     keys = [rng.integers(0, 2**40, 4).tolist() for _ in range(400)]
     found = scheme.examine(Texts.of(rows), keys, 2**20)
     claims = (found.log10_p[0] <= np.log10(0.05)).sum()

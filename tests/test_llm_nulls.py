@@ -22,6 +22,7 @@ from assay.kernels.text_scores import text_scores
 from assay.watermarks.llm.compat_synthid import TransformersSynthId
 from assay.watermarks.llm.corpus import Texts
 from assay.watermarks.llm.sampling import SamplingMark, stream
+from assay.watermarks.llm.synthid import SynthId
 
 FOLDER = CONF / "watermark" / "llm"
 SCHEMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -69,6 +70,11 @@ def test_a_text_repeated_ten_times_says_no_more(name: str) -> None:
     once = clean(2000, 12, 3)
     found = scheme(name).examine(texts_of(once.repeat(1, 10)), [ME], V)
     assert found.scored.max() <= once.shape[1]
+    assert (found.log10_p[:, 0] <= math.log10(0.05)).sum() <= bounds(2000, 0.05, 0.05)[1]
+
+
+def test_weighted_layers_have_an_upper_bound() -> None:
+    found = SynthId(weighting="linear").examine(texts_of(clean(2000, 40, 12)), [ME], V)
     assert (found.log10_p[:, 0] <= math.log10(0.05)).sum() <= bounds(2000, 0.05, 0.05)[1]
 
 

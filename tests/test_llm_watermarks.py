@@ -23,6 +23,7 @@ from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card
 from assay.watermarks.llm.corpus import Texts
 from assay.watermarks.llm.sampling import KeyedSampler, SamplingMark, TextKey
+from assay.watermarks.llm.synthid import played, played_reference
 from assay.zoo.files import load_key, save_key
 from assay.zoo.language import LanguageModel
 from assay.zoo.language_models import Gpt2
@@ -147,8 +148,8 @@ def repetitive(seed: int) -> Tensor:
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("kind", ["fresh", "repetitive"])
 def test_p_values_over_keys_are_not_anti_conservative(name: str, kind: str) -> None:
-    """300 keys: P[p <= a] <= a up to a binomial fluctuation of probability 1e-4 a level."""
-    count = 300
+    """200 keys: P[p <= a] <= a up to a binomial fluctuation of probability 1e-4 a level."""
+    count = 200
     ids = (
         repetitive(1)
         if kind == "repetitive"
@@ -184,9 +185,10 @@ def test_cards_hold_no_secret_and_name_what_differs(name: str) -> None:
     assert Secret.simulated(1).raw.hex() not in mine.text()
     again = Card.read(mine.text())
     again.expect(mine)
-    for field, other in (("vocabulary", 7), ("key_id", "0" * 16), ("tokenizer", "xyz")):
-        with pytest.raises(ConfigError, match=f"^{field}: the card says"):
-            mine.expect(replace(mine, **{field: other}))
+    changes: tuple[dict[str, Any], ...] = ({"vocabulary": 7}, {"key_id": "0" * 16}, {"tokenizer": "xyz"})
+    for change in changes:
+        with pytest.raises(ConfigError, match=f"^{next(iter(change))}: the card says"):
+            mine.expect(replace(mine, **change))
     for field in mine.settings:
         with pytest.raises(ConfigError, match=f"^{field}: the card says"):
             mine.expect(replace(mine, settings={**mine.settings, field: -1}))
@@ -195,7 +197,8 @@ def test_cards_hold_no_secret_and_name_what_differs(name: str) -> None:
 @pytest.mark.parametrize("name", ["cyclic", "mpac"])
 @pytest.mark.parametrize("payload", [None, "c5"])
 def test_messages_are_read(name: str, payload: str | None) -> None:
-    carrier = replace(scheme(name), payload=payload, **({"delta": 6.0} if name == "mpac" else {}))
+    options: dict[str, Any] = {"payload": payload, **({"delta": 6.0} if name == "mpac" else {})}
+    carrier = replace(scheme(name), **options)
     written = carrier.embed(model(0), key(name, 1), task(), no_fit)
     message = carrier.read(written, key(name, 1))
     assert message is not None
@@ -204,6 +207,20 @@ def test_messages_are_read(name: str, payload: str | None) -> None:
     unread = carrier.read(model(0), key(name, 1))
     assert unread is not None
     assert not unread.whole
+
+
+@pytest.mark.parametrize("depth", [1, 8, 13, 32])
+def test_grouped_layers_play_the_same_tournament(depth: int) -> None:
+    """And over keys the mean is the model's own distribution, for what plays and for what does not."""
+    draw = torch.Generator().manual_seed(depth)
+    p_BV = torch.softmax(3 * torch.randn(4, 999, generator=draw), -1)
+    words_BV = torch.randint(2**32, (4, 999), generator=draw)
+    found_BV = played(p_BV, words_BV, depth)
+    torch.testing.assert_close(found_BV, played_reference(p_BV, words_BV, depth), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(found_BV.sum(1), torch.ones(4))
+    small_BV = torch.softmax(torch.randn(1, 5, generator=draw), -1).expand(4000, 5)
+    mean_V = played(small_BV, torch.randint(2**32, (4000, 5), generator=draw), 2).mean(0)
+    torch.testing.assert_close(mean_V, small_BV[0], rtol=0, atol=0.02)
 
 
 def test_marks_need_texts_and_a_writer() -> None:

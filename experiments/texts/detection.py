@@ -5,7 +5,7 @@ Suffixes: B texts, T positions, K keys.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Found:
     terms: list[float | None]
     pieces: list[str]
     holm: float | None = None
+    span: tuple[int, int] | None = None
+    """The best stretch of ids, where stretches were asked for; log10_p is corrected for their number."""
 
 
 def check_lengths(lines: Sequence[Line], scheme: Any, short: bool) -> None:
@@ -46,23 +48,29 @@ def check_lengths(lines: Sequence[Line], scheme: Any, short: bool) -> None:
             )
 
 
-def found_in(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card) -> list[Found]:
-    """A row per text, and with several texts one more for all of them."""
-    rows = [
-        one for i in range(0, len(lines), BATCH) for one in _batch(lines[i : i + BATCH], scheme, keys, card)
-    ]
+def found_in(
+    lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card, pictured: bool = True
+) -> list[Found]:
+    """A row per text, and with several texts one more for all of them. pictured: with what every id says."""
+    batches = (lines[i : i + BATCH] for i in range(0, len(lines), BATCH))
+    rows = [one for batch in batches for one in _batch(batch, scheme, keys, card, pictured)]
     adjusted = holm([row.log10_p for row in rows])
-    rows = [Found(**{**row.__dict__, "holm": float(p)}) for row, p in zip(rows, adjusted, strict=True)]
+    rows = [replace(row, holm=float(p)) for row, p in zip(rows, adjusted, strict=True)]
     return [*rows, *_together(lines, scheme, keys, card)] if len(rows) > 1 else rows
 
 
-def _batch(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card) -> Iterator[Found]:
+def _batch(
+    lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card, pictured: bool
+) -> Iterator[Found]:
     texts = Texts.of([line.ids for line in lines], [line.prompt for line in lines])
     reading = scheme.examine(texts, keys, card.vocabulary)
-    best_B = reading.log10_p.argmin(1)
-    pictured = {k: scheme.terms(texts, keys[k], card.vocabulary) for k in set(best_B.tolist())}
-    for b, (line, k) in enumerate(zip(lines, best_B.tolist(), strict=True)):
-        terms, scored = (both[b, : len(line.ids)].tolist() for both in pictured[k])
+    best_B = reading.log10_p.argmin(1).tolist()
+    if not pictured:
+        yield from (_found(reading, b, k, keys, lines[b], []) for b, k in enumerate(best_B))
+        return
+    pictures = {k: scheme.terms(texts, keys[k], card.vocabulary) for k in set(best_B)}
+    for b, (line, k) in enumerate(zip(lines, best_B, strict=True)):
+        terms, scored = (both[b, : len(line.ids)].tolist() for both in pictures[k])
         shown = [term if counts else None for term, counts in zip(terms, scored, strict=True)]
         yield _found(reading, b, k, keys, line, shown)
 
@@ -81,12 +89,31 @@ def _found(
         key=key_id(keys[k]),
         message=message,
         terms=terms,
-        pieces=[] if line is None else line.pieces,
+        pieces=line.pieces if line is not None and terms else [],
     )
+
+
+def spans_of(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card, size: int) -> list[Found]:
+    """Of every text its best stretch of `size` ids, each half over the one before: a marked passage in a text of others. p is
+    Bonferroni's over stretches and keys; the largest of overlapping windows has no other that is as simple and holds."""
+    return [_best_span(line, scheme, keys, card, size) for line in lines]
+
+
+def _best_span(line: Line, scheme: Any, keys: Sequence[Any], card: Card, size: int) -> Found:
+    starts = list(range(line.prompt, max(line.prompt + 1, len(line.ids) - size // 2), max(1, size // 2)))
+    firsts = [max(0, start - scheme.width) for start in starts]
+    rows = [line.ids[first : start + size] for first, start in zip(firsts, starts, strict=True)]
+    context = [start - first for first, start in zip(firsts, starts, strict=True)]
+    reading = scheme.examine(Texts.of(rows, context), keys, card.vocabulary)
+    row, k = np.unravel_index(int(reading.log10_p.argmin()), reading.log10_p.shape)
+    best = _found(reading, int(row), int(k), keys, line, [])
+    log10_p = min(0.0, float(reading.log10_p[row, k]) + math.log10(reading.log10_p.size))
+    span = (starts[row], min(len(line.ids), starts[row] + size))
+    return replace(best, log10_p=log10_p, span=span)
 
 
 def _together(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card) -> list[Found]:
     texts = Texts.of([line.ids for line in lines], [line.prompt for line in lines], corpus=True)
     reading = scheme.examine(texts, keys, card.vocabulary)
     whole = _found(reading, 0, int(np.argmin(reading.log10_p[0])), keys, None, [])
-    return [Found(**{**whole.__dict__, "tokens": sum(len(line.ids) for line in lines)})]
+    return [replace(whole, tokens=sum(len(line.ids) for line in lines))]

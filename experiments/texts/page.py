@@ -47,7 +47,7 @@ def page(card: Card, found: Sequence[Found], fpr: float) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(card.scheme)}: is the text marked?</title><style>{STYLE}</style></head>\n"
         f'<body><h1>Is the text marked?</h1><p class="faint">{escape(about)}</p>\n{_table(found, fpr)}\n'
-        f'<p class="text">{legend}</p>\n{"".join(_text(one) for one in found if one.line is not None)}</body></html>\n'
+        f'<p class="text">{legend}</p>\n{"".join(_text(one) for one in found if one.terms)}</body></html>\n'
     )
 
 
@@ -69,9 +69,15 @@ def columns(found: Sequence[Found], fpr: float) -> list[str]:
     return [*heads, "message"] if found[0].message is not None else heads
 
 
+def _name(one: Found) -> str:
+    if one.line is None:
+        return "all together"
+    return str(one.line) if one.span is None else f"{one.line}, ids {one.span[0]} to {one.span[1]}"
+
+
 def cells(one: Found, fpr: float) -> list[str]:
     values = [
-        "all together" if one.line is None else str(one.line),
+        _name(one),
         f"{one.tokens:,}",
         f"{one.scored:,}",
         "-" if one.statistic is None else f"{one.statistic:.2f}",

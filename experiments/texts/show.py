@@ -31,6 +31,8 @@ def detect_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--tokenizer", help="a folder with tokenizer.json (default: the card's own)")
     text = "ids at the beginning of every text that are the prompt, where its line does not say (default: 0)"
     sub.add_argument("--prompt", type=int, default=0, help=text)
+    text = "look for a marked stretch of so many ids in each text; p is corrected for how many stretches there are"
+    sub.add_argument("--span", type=int, metavar="IDS", help=text)
     sub.add_argument(
         "--fpr", type=float, default=0.01, help="the declared false-positive rate (default: %(default)s)"
     )
@@ -51,8 +53,10 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
         )
     if not 0 < arguments.fpr < 1:
         raise ConfigError(f"expected a rate between 0 and 1, got {arguments.fpr}; set --fpr=0.01")
+    if arguments.span is not None and arguments.span < 2:
+        raise ConfigError(f"expected stretches of at least 2 ids, got {arguments.span}; set --span=50")
     from . import inputs
-    from .detection import check_lengths, found_in
+    from .detection import check_lengths, found_in, spans_of
     from .page import page
 
     path = Path(arguments.card)
@@ -62,7 +66,10 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     tokens = inputs.read_tokenizer(arguments.tokenizer, card, path)
     lines = inputs.read_lines(Path(arguments.file), card, tokens, arguments.prompt)
     check_lengths(lines, scheme, arguments.short)
-    found = found_in(lines, scheme, keys, card)
+    shown = arguments.tokens or len(lines) <= 3
+    found = found_in(lines, scheme, keys, card, pictured=bool(shown or arguments.html))
+    if arguments.span is not None:
+        found = [*found, *spans_of(lines, scheme, keys, card, arguments.span)]
     if arguments.html:
         Path(arguments.html).write_text(page(card, found, arguments.fpr), encoding="utf-8")
     if arguments.json:
@@ -71,7 +78,7 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
         print(json.dumps({"card": json.loads(card.text()), "found": content}, indent=1))  # noqa: T201
         return 0
     _print(console, found, scheme.unit, arguments.fpr)
-    if arguments.tokens or len(lines) <= 3:
+    if shown:
         _coloured(console, found)
     if arguments.html:
         console.print(f"page: {arguments.html}", soft_wrap=True)
@@ -103,7 +110,7 @@ def _coloured(console: Console, found: "list[Found]") -> None:
     from .page import level
 
     for one in found:
-        if one.line is None:
+        if not one.terms:
             continue
         text = Text(f"line {one.line}: ", style="bold")
         for piece, term in zip(one.pieces, one.terms, strict=True):

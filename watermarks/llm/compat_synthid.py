@@ -23,7 +23,7 @@ from ...core.contracts import Configured
 from ...core.statistics import Floats
 from ...core.tilted_sums import sum_log10_p
 from .corpus import Texts
-from .sampling import Reading, standard
+from .sampling import Reading
 
 MULTIPLIER = 6364136223846793005  # A
 
@@ -94,14 +94,14 @@ class TransformersSynthId(Configured):
             self.law(hash_T[counted_T])
             for hash_T, counted_T in zip(self._hashes(texts), counted, strict=True)
         ]
+        means, variances = zip(*(_moments(law) for law in laws), strict=True)
         for k, layers in enumerate(keys):
             ones_BT = texts.pieces(self._ones(texts, layers))
             for b, law in enumerate(laws):
                 ones, scored[b, k] = int(ones_BT[b][counted[b]].sum()), float(counted[b].sum())
                 if scored[b, k]:
                     log10_p[b, k] = sum_log10_p(ones, [law], copies=len(layers))
-                    mean, variance = _moments(law)
-                    z[b, k] = standard(np.array(ones), len(layers) * mean, len(layers) * variance)
+                    z[b, k] = (ones - len(layers) * means[b]) / np.sqrt(len(layers) * variances[b])
         return Reading(z, scored, log10_p)
 
     def _hashes(self, texts: Texts) -> Tensor:

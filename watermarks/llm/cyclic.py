@@ -26,7 +26,7 @@ from ...kernels.text_green import green_bias
 from ...kernels.text_mark import TextMark
 from ...kernels.text_prf import uniforms
 from .corpus import Texts
-from .drawing import drawn, drawn_where, only, repeated, windows_of
+from .drawing import chosen, drawn, drawn_where, only, repeated, windows_of
 from .messages import embedded, shown
 from .sampling import Reading, SamplingMark, TextKey, standard, stream, streams, words_of
 
@@ -82,7 +82,7 @@ class Cyclic(SamplingMark):
         keys, message_B = self._key_and_message(logits_BV, secret)
         mark = self.text_mark(logits_BV.shape[1])
         ids_B = gumbel_argmax(logits_BV, windows_BH, keys, mark, payload_B=message_B)
-        return ids_B, repeated(context_BL, self.width)
+        return chosen(ids_B), repeated(context_BL, self.width)
 
     def _key_and_message(self, logits_BV: Tensor, secret: Secret) -> tuple[Tensor, Tensor]:
         message = embedded(self.payload, secret, self.bits, self.scheme)

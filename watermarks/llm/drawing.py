@@ -67,6 +67,13 @@ def _picked(weights_BN: Tensor, u_B: Tensor) -> Tensor:
     return torch.searchsorted(cumulative_BN, place_B1, right=True).squeeze(1)
 
 
+def chosen(ids_B: Tensor) -> Tensor:
+    """What a keyed draw gave. ValueError for a row that had no candidate."""
+    if (ids_B < 0).any():
+        raise ValueError("expected a logit above -inf in every row, got rows of -inf and NaN alone")
+    return ids_B
+
+
 def only(ids_B: Tensor, logits_BV: Tensor, keep_B: Tensor) -> Tensor:
     """Logits that leave one id a row, or where `keep` says so the row as it is."""
     single_BV = torch.full_like(logits_BV, -torch.inf).scatter_(1, ids_B[:, None], 0.0)

@@ -20,7 +20,7 @@ from ...kernels.text_generation import gumbel_argmax
 from ...kernels.text_mark import TextMark
 from ...kernels.text_prf import uniforms
 from .corpus import Texts
-from .drawing import drawn_where, only, repeated, windows_of
+from .drawing import chosen, drawn_where, only, repeated, windows_of
 from .sampling import Reading, SamplingMark, standard, stream, streams, words_of
 
 
@@ -44,7 +44,7 @@ class Gumbel(SamplingMark):
             return context_BL.new_zeros(rows), torch.ones(rows, dtype=torch.bool, device=logits_BV.device)
         keys = torch.tensor([key], device=logits_BV.device)
         ids_B = gumbel_argmax(logits_BV, windows_BH, keys, self.text_mark(logits_BV.shape[1]))
-        return ids_B, repeated(context_BL, self.width)
+        return chosen(ids_B), repeated(context_BL, self.width)
 
     def adjusted(self, logits_BV: Tensor, context_BL: Tensor, secret: Secret) -> Tensor:
         """Every other logit -inf."""

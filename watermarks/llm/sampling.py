@@ -33,6 +33,7 @@ from ...kernels.philox import packed
 from ...kernels.text_dedup import Dedup
 from ...kernels.text_mark import Prf, TextMark
 from ...kernels.text_scores import text_scores
+from .card import Card
 from .corpus import Texts
 from .drawing import drawn
 from .windows import words_at
@@ -140,6 +141,10 @@ class SamplingMark(Watermark):
 
     def sampler(self, secret: Secret) -> KeyedSampler:
         return KeyedSampler(self, secret)
+
+    def card(self, key: TextKey) -> Card:
+        """What a detector needs beside the key."""
+        return Card.of(self, key.secret, key.vocabulary, key.tokenizer)
 
     def keygen(
         self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None

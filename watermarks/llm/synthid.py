@@ -73,7 +73,7 @@ class SynthId(SamplingMark):
     def terms(self, texts: Texts, secret: Secret, vocabulary: int) -> tuple[Tensor, Tensor]:
         """The share of ones, stretched: 32 fair bits lie within 0.5 +- 0.27 but for one word in 400."""
         words_BT = words_of(texts.ids_BT, stream(secret, self.scheme), self.text_mark(vocabulary))
-        ones_BT = sum((words_BT >> layer & 1).double() for layer in range(self.depth)) / self.depth
+        ones_BT = torch.stack([words_BT >> layer & 1 for layer in range(self.depth)]).double().mean(0)
         return (0.5 + (ones_BT - 0.5) * 2).clamp(0, 1), texts.scored(self.width, self.dedup)
 
 
