@@ -129,13 +129,13 @@ def concluded(hits: Sequence[Hit], found: dict[str, Found], fpr: float) -> tuple
     compared = {view: nearest for view, nearest in found.items() if nearest.matches}
     if not compared:
         return "not found", "not found: the registry holds nothing that this model can be compared with."
-    views = math.log10(len(compared))
     view = min(compared, key=lambda name: compared[name].matches[0].log10_p)
     first = compared[view].matches[0]
     title = next(hit.entry.title for hit in hits if hit.entry.number == first.number)
     strangers = compared[view].strangers
-    near = f"by its {view} {title} is nearest, p = {p_value(min(first.log10_p + views, 0))} by {strangers} strangers"
-    if first.log10_p + views <= limit:
+    p = p_value(min(first.log10_p + math.log10(len(compared)), 0))
+    near = f"by its {view} {title} is nearest, p = {p} by {strangers} strangers"
+    if within(first.log10_p, len(compared), fpr):
         return "dna", f"consistent with a copy of {title}: {near}; no registered mark shows it."
     needed = math.ceil(len(compared) / fpr) - 1
     if strangers < needed:
@@ -144,3 +144,8 @@ def concluded(hits: Sequence[Hit], found: dict[str, Found], fpr: float) -> tuple
             f"undecided: {near}; a rate of {fpr:g} takes {needed} (`assay trace add --stranger`).",
         )
     return "not found", f"not found: {near}."
+
+
+def within(log10_p: float, views: int, fpr: float) -> bool:
+    """Whether the smallest p of so many views supports the rate. 1/40 twice is 1/20, whatever the rounding of logarithms."""
+    return log10_p + math.log10(views) <= math.log10(fpr) + 1e-9

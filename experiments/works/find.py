@@ -33,7 +33,7 @@ def decision(found: Found, fpr: float) -> bool | None:
     """Whether the nearest entry is nearer than strangers are at this rate; None: too few strangers to say so."""
     if not found.matches:
         return False
-    if found.matches[0].log10_p <= math.log10(fpr):
+    if found.matches[0].log10_p <= math.log10(fpr) + 1e-9:  # 1/100 is 1 %, whatever the rounding
         return True
     return None if found.strangers + 1 < 1 / fpr else False
 
