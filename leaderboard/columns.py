@@ -4,7 +4,7 @@ Ten thousand trials then take 60 bytes each after compression; as objects they t
 """
 
 import marshal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,11 @@ EXTRAS = ("claimed", "tracing", "overwriter")
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 
+def _bytes(value: Any) -> bytes:
+    """Equal ones for equal values, as version 2 writes no references; several times faster than JSON."""
+    return marshal.dumps(value, 2)
+
+
 class Pool:
     """Values, each once, in the order of first use."""
 
@@ -30,8 +35,7 @@ class Pool:
         self.known: dict[tuple[int, Callable[[Any], Any]], int] = {}
 
     def put(self, value: Any) -> int:
-        # Version 2 writes no references, so equal values give equal bytes; several times faster than JSON.
-        place = self.places.setdefault(marshal.dumps(value, 2), len(self.values))
+        place = self.places.setdefault(_bytes(value), len(self.values))
         if place == len(self.values):
             self.values.append(value)
         return place
@@ -43,15 +47,15 @@ class Pool:
             self.known[key] = self.put(shown(value))
         return self.known[key]
 
-    def share(self, value: Any) -> Any:
-        """The first value equal to this one: of 10,000 records' settings and nulls a few hundred stay in memory."""
-        return self.values[self.put(value)]
 
+def lean(record: Record, memory: dict[bytes, Any]) -> Record:
+    """The record, holding one copy of what others in memory hold too: of 10,000 records' settings and nulls a few hundred stay."""
 
-def lean(record: Record, memory: Pool) -> Record:
-    """The record, holding one copy of what others hold too."""
-    shared = {name: memory.share(record[name]) for name in SHARED if name in record}
-    config = {name: memory.share(value) for name, value in record.get("config", {}).items()}
+    def first(value: Any) -> Any:
+        return memory.setdefault(_bytes(value), value)
+
+    shared = {name: first(record[name]) for name in SHARED if name in record}
+    config = {name: first(value) for name, value in record.get("config", {}).items()}
     return {**record, **shared, "config": config}
 
 
@@ -121,20 +125,17 @@ def _points(records: list[Record], pool: Pool) -> Record:
     curves = [record.get("curve", ()) for record in records]
     points = [point for curve in curves for point in curve]
     given = [{name: pool.put(values) for name, values in _given(curve).items()} for curve in curves]
-    measured = {name: [digits(p[name], places) for p in points] for name, places in MEASURED.items()}
-    extras = {
-        i: rounded({name: point[name] for name in EXTRAS if point.get(name)})
-        for i, point in enumerate(points)
-    }
+    measured = {name: _shortened([p[name] for p in points], places) for name, places in MEASURED.items()}
+    extras = {i: {name: point[name] for name in EXTRAS if point.get(name)} for i, point in enumerate(points)}
     return {
         **_transposed(given, GIVEN),
         **measured,
-        "seconds": [digits(p["cost"]["seconds"], 2) for p in points],
+        "seconds": _shortened([p["cost"]["seconds"] for p in points], 2),
         "detected": [{True: 1, False: 0, None: 2}[p["detected"]] for p in points],
         "keys_beyond": [(p["random_keys"] or {}).get("exceed") for p in points],
         "models_beyond": [(p["independent_models"] or {}).get("exceed") for p in points],
         "bits": [_bits(point) for point in points],
-        "extras": {i: found for i, found in extras.items() if found},
+        "extras": {i: rounded(found) for i, found in extras.items() if found},
     }
 
 
@@ -145,16 +146,15 @@ def _bits(point: Record) -> float | None:
     return None if told else digits(found, 4)
 
 
-def _given(curve: Iterable[Record]) -> dict[str, list[Any]]:
+def _given(curve: Sequence[Record]) -> dict[str, list[Any]]:
     """Strengths, costs that are counts, and how many keys and models stood against each point."""
-    out: dict[str, list[Any]] = {name: [] for name in GIVEN}
-    for point in curve:
-        out["strength"].append(digits(point["strength"], 6))
-        for name in ("queries", "examples", "steps"):
-            out[name].append(point["cost"][name])
-        for name, null in (("keys", "random_keys"), ("models", "independent_models")):
-            out[name].append((point[null] or {}).get("count"))
-    return out
+    costs = [point["cost"] for point in curve]
+    return {
+        "strength": [digits(point["strength"], 6) for point in curve],
+        **{name: [cost[name] for cost in costs] for name in ("queries", "examples", "steps")},
+        "keys": [(point["random_keys"] or {}).get("count") for point in curve],
+        "models": [(point["independent_models"] or {}).get("count") for point in curve],
+    }
 
 
 def _transposed(rows: list[Record], names: Iterable[str] = ()) -> dict[str, list[Any]]:
@@ -170,6 +170,12 @@ def spread(values: list[float | None]) -> Record:
     read = sorted(value for value in values if value is not None)
     at = [digits(read[round(q * (len(read) - 1))], 5) for q in QUANTILES] if read else None
     return {"count": len(values), "quantiles": at}
+
+
+def _shortened(values: list[float | None], places: int) -> list[float | None]:
+    """digits() of each, worked out once for equal ones."""
+    short = {value: digits(value, places) for value in set(values)}
+    return [short[value] for value in values]
 
 
 @lru_cache(maxsize=1 << 16)

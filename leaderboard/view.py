@@ -21,7 +21,8 @@ Board = tuple[str, ...]
 def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> Record:
     """The page's data. boards: one per class of trials, with the scores over all seeds and a ranking for each; excluded: what
     does not count, and why (screen.py); claims: as claims_in gives them (claims.py)."""
-    memory, pool = Pool(), Pool()
+    memory: dict[bytes, Any] = {}
+    pool = Pool()
     known = screened(item if isinstance(item, Excluded) else lean(labelled(item), memory) for item in found)
     records = sorted(known.records, key=_order)
     boards = sorted({board_of(record) for record in records})
