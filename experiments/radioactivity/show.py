@@ -82,9 +82,8 @@ def _measured(
         names.append(digest(identity)[:16])
         path = folder / "arms" / f"{names[-1]}.json"
         if not path.is_file() or specs[mark].config["force"]:
-            console.print(
-                f"arm {number} of {len(wanted)}: {escape(str(arm))}", highlight=False, soft_wrap=True
-            )
+            if not arguments.json:
+                console.print(f"arm {number} of {len(wanted)}: {escape(str(arm))}", soft_wrap=True)
             teacher = teachers.setdefault(mark, Teacher(prepare(specs[mark]), design))
             found = measured(teacher, arm)
             path.parent.mkdir(parents=True, exist_ok=True)
