@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
-from ..core.suspects import Suspects, logits
+from ..core.suspects import Suspects, logits, texts
 from ..core.theft import Access, Adversary, Attack, Surrogate
 
 
@@ -35,6 +35,12 @@ class Held:
 
     def labels(self, inputs: Tensor) -> Tensor:
         return Suspects([self.model]).labels(inputs)[0]
+
+    def texts(self, prompts_NP: Tensor, tokens: int, temperature: float | None = None) -> Tensor:
+        return texts(self.model, prompts_NP, tokens, 0, temperature=temperature)
+
+    def author(self) -> nn.Module:
+        return self.weights()
 
 
 @dataclass(frozen=True)

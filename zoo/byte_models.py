@@ -20,8 +20,8 @@ class Bytes(nn.Module):
         self.weight = nn.Parameter(torch.randn(256, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        value_NT = x.flatten(1).clamp(0, 255)
-        whole_NT = value_NT.detach().round().clamp(max=254)
+        value_NT = x.flatten(1)
+        whole_NT = value_NT.detach().round().clamp(0, 254)
         part_NT1 = (value_NT - whole_NT)[..., None]
         low_NT = whole_NT.long()
         return self.weight[low_NT] * (1 - part_NT1) + self.weight[low_NT + 1] * part_NT1

@@ -1,8 +1,9 @@
 """Language models that exist already: any transformers folder on this machine, read as data. Safetensors weights and tokenizer.json
 alone: no pickle is opened, and none of a model's own code is run."""
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ class Folder(NextIds):
         return Path(self.model).expanduser()
 
     def tokens(self) -> Tokens:
-        found = of_folder(self.place())
-        if found.size > self.width:
+        width, found = self.width, of_folder(self.place())
+        if found.size > width:
             raise ConfigError(
-                f"{self.model}: the tokenizer has {found.size} tokens, the model a vocabulary of {self.width}: they are not of "
+                f"{self.place()}: the tokenizer has {found.size} tokens, the model a vocabulary of {width}: they are not of "
                 "one model; set task.model=FOLDER"
             )
         return found
@@ -61,7 +62,13 @@ class Folder(NextIds):
     def check(self, architecture: Architecture) -> None:
         if not isinstance(architecture, OfTask):
             raise ConfigError(f"task {self.name} brings its model; set model=of_task")
-        super().check(architecture)
+        super().check(replace(architecture, context=self.context(architecture)))
+
+    def context(self, architecture: OfTask) -> int:
+        """The shorter of what is set and what the model has positions for."""
+        return min(
+            architecture.context, int(getattr(settings(self.place()), "max_position_embeddings", 2**31))
+        )
 
     def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
         return self._wrapped(architecture, untrained(self.place(), seed))
@@ -71,8 +78,7 @@ class Folder(NextIds):
 
     def _wrapped(self, architecture: Architecture, net: nn.Module) -> LanguageModel:
         assert isinstance(architecture, OfTask)
-        longest = int(getattr(settings(self.place()), "max_position_embeddings", architecture.context))
-        context = min(architecture.context, longest)
+        context = self.context(architecture)
         return LanguageModel(net, context, self.tokens().hash, architecture.temperature).eval()
 
 
@@ -98,7 +104,7 @@ def weights(folder: Path) -> nn.Module:
     """A causal language model in float32. ConfigError without safetensors."""
     from transformers import AutoModelForCausalLM
 
-    config = settings(folder)
+    config = copy.deepcopy(settings(folder))  # a model changes its own
     try:
         net: nn.Module = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -122,5 +128,7 @@ def untrained(folder: Path, seed: int) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net: nn.Module = AutoModelForCausalLM.from_config(settings(folder), dtype=torch.float32)
+        net: nn.Module = AutoModelForCausalLM.from_config(
+            copy.deepcopy(settings(folder)), dtype=torch.float32
+        )
     return net

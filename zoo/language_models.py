@@ -71,4 +71,5 @@ class Gpt2(Causal):
             bos_token_id=0,
             eos_token_id=0,
         )
-        return GPT2LMHeadModel(config)
+        network: nn.Module = GPT2LMHeadModel(config)
+        return network

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..core.errors import NotApplicable
 from ..core.suspects import parts, texts
-from ..core.texts import Quality, Writer, distinct, rep, repeated, similarity
+from ..core.texts import Quality, distinct, rep, repeated, similarity
 
 TEXTS, PROMPT = 64, 16  # two standard errors of the accuracy: 1.2 pp at 25 % and 112 ids a text
 
@@ -27,7 +27,7 @@ def quality(
         raise NotApplicable(f"the suspect writes texts of {texts_NT.shape[1]} ids, which no judge can read")
     right_NT, loss_NT = judged(judge, prompts_NP, texts_NT, device)
     source = getattr(suspect, "source", None)  # of those who edit
-    unedited_NT = texts(source, prompts_NP, tokens, seed, device) if isinstance(source, Writer) else None
+    unedited_NT = texts(source, prompts_NP, tokens, seed, device) if isinstance(source, nn.Module) else None
     return Quality(
         accuracy=float((right_NT & ~repeated(texts_NT, 3)).double().mean()),
         perplexity=math.exp(float(loss_NT.double().mean())),

@@ -42,8 +42,8 @@ def learned(texts: Sequence[str], vocabulary: int) -> Tokens:
     """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) of that many tokens, the same for the same texts. ConfigError for
     texts that have too few different words for it."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[END],
