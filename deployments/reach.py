@@ -18,6 +18,8 @@ from .guard import Guard, OnAlarm
 from .home import Home
 from .monitors import Monitor, Watch
 
+__all__ = ["Deployment", "Gateway"]
+
 
 @dataclass(frozen=True)
 class Deployment(Configured):

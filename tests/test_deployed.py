@@ -27,7 +27,7 @@ def record(
         "log10_p": -1.0,
         "detected": False,
     }
-    block = {
+    block: Record = {
         "accounts": 1,
         "licensed": False,
         "simulation": None,

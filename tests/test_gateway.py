@@ -29,9 +29,11 @@ from assay.deployments.rate import Rate
 from assay.deployments.thief import Thief
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
-MODEL = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+LAYER = nn.Linear(4, 3)
+MODEL = nn.Sequential(nn.Flatten(), LAYER).eval()
 with torch.no_grad():
-    MODEL[1].weight.copy_(torch.linspace(-1, 1, 12).reshape(3, 4))
+    LAYER.bias.copy_(torch.tensor([0.01, 0.03, 0.02]))
+    LAYER.weight.copy_(torch.linspace(-1, 1, 12).reshape(3, 4))
 
 
 def inputs(count: int, start: int = 0) -> Tensor:

@@ -24,12 +24,13 @@ from assay.zoo.data import digits
 
 MONITORS = (Rate(), Prada(every=50), Mmd(every=25), Nearest())
 NAMES = [type(monitor).__name__ for monitor in MONITORS]
-TEMPLATES = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+LAYER = nn.Linear(64, 10)
+TEMPLATES = nn.Sequential(nn.Flatten(), LAYER).eval()
 """The nearest mean of a class: a model that needs no training."""
 with torch.no_grad():
     _means = torch.stack([digits().inputs[digits().targets == c].mean(0).flatten() for c in range(10)])
-    TEMPLATES[1].weight.copy_(_means)
-    TEMPLATES[1].bias.copy_(-_means.square().sum(1) / 2)
+    LAYER.weight.copy_(_means)
+    LAYER.bias.copy_(-_means.square().sum(1) / 2)
 POOL = digits().take(slice(600, None))
 REFERENCE = digits().inputs[:600]
 
