@@ -55,7 +55,7 @@ class Favoured:
 
 def _found(keys_Q: Tensor, known_W: Tensor) -> tuple[Tensor, Tensor]:
     """The place of each key among those known, and whether it is there."""
-    place_Q = torch.searchsorted(known_W, keys_Q).clamp(max=len(known_W) - 1)
+    place_Q = torch.searchsorted(known_W, keys_Q.contiguous()).clamp(max=len(known_W) - 1)
     return place_Q, known_W[place_Q] == keys_Q
 
 
