@@ -267,7 +267,7 @@ def test_a_mark_in_the_canonical_form_outlives_every_move_and_not_fine_tuning() 
     assert (scores.statistic_MK[1:-1] == scores.statistic_MK[0]).all()
     assert scores.log10_p_MK[0, 0] < -15
     assert scores.log10_p_MK[-1, 0] > -3
-    with pytest.raises(ConfigError, match="scheme that reads weights"):
+    with pytest.raises(ConfigError, match="scheme that reads one layer"):
         build("watermark=canonical", "watermark@watermark.scheme=adi_derived")
 
 

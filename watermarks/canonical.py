@@ -1,9 +1,9 @@
 """A weight mark embedded and read in the network's canonical form, which permuted, scaled, negated or added channels do not change.
 
 The counter-measure to function-preserving obfuscation (Yan et al., USENIX Security 2023) by a canonical form (Canon,
-arXiv:2603.12679). The victim is brought into canonical form and trained on with the scheme's own penalty, gently, so that hardly
-a channel changes its place; every suspect is brought into it before its weights are read. The form of a suspect depends on
-nothing but its weights, so the scheme's exact tail stays what it is.
+arXiv:2603.12679). The victim is brought into canonical form and its marked layer trained on with the scheme's own penalty: the
+layers before it stay, so that the channels it reads keep their places. Every suspect is brought into the form before its weights
+are read. The form of a suspect depends on nothing but its weights, so the scheme's exact tail stays what it is.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,21 @@ class Canonical(Watermark):
     __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
 
     scheme: Watermark
-    """Reads weights, with an exact null, and marks by one training from `task.fresh(None)`."""
+    """Reads the weights of one layer, with an exact null, and marks by one training from `task.fresh(None)`."""
     recipe: Recipe
     """Of that training, which starts from the trained victim."""
 
     def __post_init__(self) -> None:
         scheme = self.scheme
-        if scheme.reads != "weights" or scheme.derivation != "derived" or "random_keys" not in scheme.nulls:
+        layered = isinstance(getattr(scheme, "layer", None), str)
+        if (
+            not layered
+            or scheme.reads != "weights"
+            or scheme.derivation != "derived"
+            or "random_keys" not in scheme.nulls
+        ):
             raise ValueError(
-                "expected a scheme that reads weights, with derived keys and an exact null; set watermark@watermark.scheme=uchida"
+                "expected a scheme that reads one layer, with derived keys and an exact null; set watermark@watermark.scheme=uchida"
             )
         object.__setattr__(self, "key_type", scheme.key_type)
 
@@ -63,7 +69,8 @@ class Canonical(Watermark):
         def fresh(seed: int | None) -> nn.Module:
             return deepcopy(start) if seed is None else task.fresh(seed)
 
-        return self.scheme.embed(start, key, replace(task, fresh=fresh), partial(fit, recipe=self.recipe))
+        gently = partial(fit, recipe=self.recipe, only=[vars(self.scheme)["layer"]])
+        return self.scheme.embed(start, key, replace(task, fresh=fresh), gently)
 
     def score(self, suspects: Suspects, keys: Sequence[Any]) -> Scores:
         return self.scheme.score(Suspects([form(m) for m in suspects.models], suspects.device), keys)

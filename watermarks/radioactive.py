@@ -77,6 +77,8 @@ class Radioactive(Watermark):
 
     share: Annotated[float, Gt(0), Le(1)] = 1.0
     """Of the owner's data that is marked; 0.01 and more in the paper."""
+    most: Annotated[int, Ge(1)] = 1200
+    """Examples marked at most: where all of many are, the carriers are what a network learns, and clean pictures puzzle it."""
     strength: Annotated[float, Gt(0)] = 0.08
     """Root mean square of a mark's pixels before they are clipped and rounded."""
     probes: Annotated[int, Ge(1)] = 100
@@ -89,7 +91,8 @@ class Radioactive(Watermark):
 
     def marked(self, key: CarrierKey, data: Examples) -> Examples:
         """The data with a share of each class moved along its carrier, as 8-bit pictures. ConfigError when none would be."""
-        chosen = key.secret.order("radioactive/share", len(data))[: round(self.share * len(data))]
+        count = min(self.most, round(self.share * len(data)))
+        chosen = key.secret.order("radioactive/share", len(data))[:count]
         if not len(chosen):
             raise ConfigError(
                 f"watermark.share={self.share} of {len(data)} examples marks none; set watermark.share=1.0"
