@@ -34,7 +34,7 @@ def model(seed: int = 0) -> LanguageModel:
     """Untrained, but far from uniform: its logits are 20 times as large."""
     built = GPT2.build((T,), V, seed).eval()
     with torch.no_grad():
-        built.get_submodule("net.lm_head").weight.mul_(20)  # type: ignore[operator,union-attr]
+        built.get_submodule("net.lm_head").weight.mul_(20)  # type: ignore[operator]
     return built
 
 

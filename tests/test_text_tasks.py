@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from assay.core.contracts import Recipe
 from assay.core.errors import ConfigError, NotApplicable
+from assay.core.suspects import Suspects
 from assay.experiments.api import build
 from assay.experiments.catalogue import CONF, catalogue
 from assay.experiments.config import composer, importable, options
@@ -165,6 +166,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 import numpy as np
+import torch
 from assay.core.contracts import Watermark
 from assay.core.key import Key
 from assay.core.scores import Scores
@@ -198,7 +200,7 @@ class Sampling(Watermark):
         return marked
 
     def score(self, suspects, keys):
-        texts = suspects.texts(__import__("torch").zeros(3, 2, dtype=int), 4, 0)
+        texts = suspects.texts(torch.zeros(3, 2, dtype=int), 4, 0)
         ids = [key.secret.derive("id", 1)[0] for key in keys]
         hits = [[float((text == i).sum()) for i in ids] for text in texts]
         return Scores(np.array(hits), "ids")
@@ -219,8 +221,8 @@ def test_a_sampling_mark_is_the_victim_with_another_sampler(sampling: str, tmp_p
     words = (*TOY, "watermark=odd/sampling", "deployment=api_text", f"paths.runs={tmp_path}")
     trial = build(*words, "attack=llm/none", config_dir=sampling)
     mine = owner(trial, "owner")
-    assert mine.victim.sampler is None
-    assert mine.marked.sampler is not None
+    assert vars(mine.victim)["sampler"] is None
+    assert vars(mine.marked)["sampler"] is not None
     state = mine.victim.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in mine.marked.state_dict().items())
     record = trial.run()
@@ -255,12 +257,12 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     with pytest.raises(error, match=message):
         trial.run()
     assert not list((tmp_path / "empty").iterdir())
-    if "odd/sampling" in words[0]:
-        pictures = build(
-            "task=digits", *words[:1], "attack=llm/none", "deployment=api_text", config_dir=sampling
-        )
-        with pytest.raises(NotApplicable, match="a model of digits writes none"):
-            pictures.run()
+
+
+def test_texts_are_marked_where_models_write(sampling: str) -> None:
+    words = ("task=digits", "watermark=odd/sampling", "attack=llm/none", "deployment=api_text")
+    with pytest.raises(NotApplicable, match="a model of digits writes none"):
+        build(*words, config_dir=sampling).run()
 
 
 def test_options_in_folders_are_listed_and_meant_only_where_no_other_is(sampling: str) -> None:
@@ -307,7 +309,9 @@ def test_a_byte_model_reads_whole_bytes_and_has_gradients() -> None:
     assert (gradient != 0).all()
     nn_state = [name for name, p in model.named_parameters() if p.grad is None and not p.requires_grad]
     assert nn_state == []
-    assert model.get_submodule(BertBytes().layer).weight.shape[0] == 64  # type: ignore[union-attr]
+    (marked,) = Suspects([model]).weights(BertBytes().layer)
+    assert marked is not None
+    assert marked.shape == (64, 256)
 
 
 def test_other_architectures_read_passages_or_say_why_not() -> None:
