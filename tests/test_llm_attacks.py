@@ -116,6 +116,7 @@ def test_trajectory(name: str) -> None:
         assert [float(c.queries) for c in costs] == [s.strength for s in surrogates]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_texts(name: str) -> None:
     """The first of the trajectory."""
