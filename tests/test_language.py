@@ -1,9 +1,8 @@
 """Language models under the common contract: what they compute, how they write, and what texts are worth."""
 
 import copy
-import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from transformers.pytorch_utils import Conv1D
 from assay.core import suspects
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.suspects import Suspects, labels, logits, parts, texts
-from assay.core.texts import ROWS, Plain, distinct, drawn, rep, repeated, similarity
+from assay.core.texts import ROWS, Plain, drawn
 from assay.experiments.run import asked
 from assay.zoo.files import load_model, save_model
 from assay.zoo.language import LanguageModel, plain
 from assay.zoo.language_models import Gpt2
 from assay.zoo.models import CnnSmall, head
-from assay.zoo.quality import judged, quality
 from assay.zoo.training import cross_entropy
 
 V, T = 50, 12
@@ -248,86 +246,6 @@ def test_verification_counts_inputs_and_prompts() -> None:
     texts(network, ids(5, 3), 4, 0)
     assert sum(counts) == 12
     assert "write" not in vars(network)
-
-
-def brute_repeated(text: list[int], n: int) -> list[bool]:
-    grams = [tuple(text[i - n + 1 : i + 1]) if i >= n - 1 else None for i in range(len(text))]
-    return [gram is not None and gram in grams[:i] for i, gram in enumerate(grams)]
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_repetition_and_distinctness_are_what_they_say(n: int) -> None:
-    found = ids(6, 40, vocabulary=4)
-    expected = torch.tensor([brute_repeated(row, n) for row in found.tolist()])
-    assert torch.equal(repeated(found, n), expected)
-    assert rep(found, n) == pytest.approx(float(expected[:, n - 1 :].double().mean()))
-    grams = [tuple(row[i : i + n]) for row in found.tolist() for i in range(40 - n + 1)]
-    assert distinct(found, n) == pytest.approx(len(set(grams)) / len(grams))
-
-
-def edit_distance(one: list[int], other: list[int]) -> int:
-    table = {(i, 0): i for i in range(len(one) + 1)} | {(0, j): j for j in range(len(other) + 1)}
-    for i, j in itertools.product(range(1, len(one) + 1), range(1, len(other) + 1)):
-        change = table[i - 1, j - 1] + (one[i - 1] != other[j - 1])
-        table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, change)
-    return table[len(one), len(other)]
-
-
-@pytest.mark.parametrize("length", [3, 9, 14])
-def test_similarity_is_the_edit_distance(length: int) -> None:
-    ours, theirs = ids(5, 9, 1, 3), ids(5, length, 2, 3)
-    pairs = zip(ours.tolist(), theirs.tolist(), strict=True)
-    expected = sum(1 - edit_distance(a, b) / max(9, length) for a, b in pairs) / 5
-    assert similarity(ours, theirs) == pytest.approx(expected)
-    assert similarity(ours, ours) == 1
-
-
-class Parrot(nn.Module):
-    """Writes the judge's favourite three-gram again and again."""
-
-    def __init__(self, source: LanguageModel) -> None:
-        super().__init__()
-        self.source = source
-
-    def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
-        return torch.ones(len(prompts_NP), tokens, dtype=torch.int64)
-
-
-class Certain(nn.Module):
-    """A judge who is sure that id + 1 follows, but after 1 another 1."""
-
-    def forward(self, ids_NT: Tensor) -> Tensor:
-        after = torch.where(ids_NT == 1, 1, (ids_NT + 1) % V)
-        return 20 * functional.one_hot(after, V).float().transpose(1, 2)
-
-
-class Counting(nn.Module):
-    def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
-        return (prompts_NP[:, -1:] + 1 + torch.arange(tokens)) % V
-
-
-def test_the_judge_reads_texts_and_not_prompts() -> None:
-    windows = ids(4, 40)
-    windows[:, :16] = 2 + windows[:, :16] % 20
-    found = quality(Certain(), Counting(), windows, seed=0)
-    assert found.accuracy == pytest.approx(1, abs=0.06)  # 1 is followed by 2 where a text comes to it
-    assert found.perplexity < 10
-    assert (found.rep_3, found.similarity) == (0, None)
-    right, loss = judged(Certain(), windows[:, :16], windows[:, 16:])
-    whole = torch.cat(list(parts(Certain(), windows[:, :-1])))[:, :, 15:]
-    assert torch.equal(right, whole.argmax(1) == windows[:, 16:])
-    torch.testing.assert_close(loss, functional.cross_entropy(whole, windows[:, 16:], reduction="none"))
-
-
-def test_repeating_oneself_earns_no_accuracy_and_edits_are_compared() -> None:
-    windows = ids(4, 40)
-    windows[:, 15] = 1
-    found = quality(Certain(), Parrot(replace(GPT2, context=40).build((T,), V, 0)), windows, seed=0)
-    assert found.perplexity == pytest.approx(1, abs=1e-3)
-    assert found.accuracy == pytest.approx(3 / 24), "the first three-gram, and nothing after it"
-    assert found.rep_3 > 0.9
-    assert found.similarity is not None
-    assert found.similarity < 0.5
 
 
 @pytest.mark.parametrize("settings", [{"width": 30}, {"context": 1}, {"temperature": 0.0}])

@@ -1,0 +1,180 @@
+"""Trials of language models from end to end, and options that are meant for them alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from assay.core.errors import ConfigError, NotApplicable
+from assay.experiments.api import build
+from assay.experiments.catalogue import CONF, catalogue
+from assay.experiments.config import composer, importable, options
+from assay.experiments.people import owner
+from assay.experiments.suite import chosen
+
+TOY = (
+    "task=lm_tiny",
+    "task.corpus=topics",
+    "task.vocabulary=400",
+    "task.window=32",
+    "task.test_windows=8",
+    "task.limit=60",
+    "task.recipe.epochs=1",
+    "model=gpt2_tiny",
+    "model.layer=net.transformer.h.0.mlp.c_proj",
+    "model.context=32",
+    "model.width=16",
+    "model.depth=1",
+    "verification.null_models=0",
+    "trainer.progress=false",
+)
+
+
+def test_a_trial_of_a_language_model_has_a_judge_s_accuracy(tmp_path: Path) -> None:
+    trial = build(*TOY, "watermark=none", "attack=prune", f"paths.runs={tmp_path}")
+    record = trial.run()
+    assert record["id"].startswith("lm_tiny-gpt2_tiny-none-open-prune-s0-")
+    parts: list[dict[str, Any]] = [record["marked"], *record["curve"]]
+    for part in parts:
+        assert set(part["quality"]) == {"perplexity", "rep_3", "distinct_2", "similarity", "next_token"}
+        assert 0 <= part["accuracy"] < 0.2
+    assert record["owner"]["unmarked_quality"] == record["marked"]["quality"]
+    assert record["owner"]["unmarked_accuracy"] == record["marked"]["accuracy"]
+    first, last = record["curve"][0], record["curve"][-1]
+    assert first["agreement"] > last["agreement"]
+    assert set(first["seen"]) == {"accuracy", "marked"}
+
+
+def test_a_weight_mark_lives_in_a_linear_layer_of_a_language_model(tmp_path: Path) -> None:
+    words = (
+        "watermark=uchida",
+        "watermark.bits=16",
+        "task.recipe.epochs=8",
+        "task.recipe.lr=0.01",
+        "watermark.strength=1.0",
+    )
+    record = build(*TOY, *words, "attack=quantize", f"paths.runs={tmp_path}").run()
+    assert record["marked"]["statistic"] == 16
+    assert record["marked"]["detected"]
+    assert not record["controls"]["unmarked"]["detected"]
+    assert record["curve"][0]["detected"]
+
+
+SAMPLING = '''
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+import numpy as np
+import torch
+from assay.core.contracts import Watermark
+from assay.core.key import Key
+from assay.core.scores import Scores
+
+
+@dataclass(frozen=True)
+class Always:
+    """The id of the secret."""
+
+    choice: int
+
+    def __call__(self, logits_BV, context_BL, prompt, generator):
+        return logits_BV.argmax(1) * 0 + self.choice
+
+
+@dataclass(frozen=True)
+class Sampling(Watermark):
+    family = "language"
+    reads = "texts"
+    derivation = "derived"
+    nulls = ("random_keys",)
+    paper = "none"
+    trains = False
+
+    def keygen(self, task, secret, model=None, fit=None):
+        return Key(secret)
+
+    def embed(self, model, key, task, fit):
+        marked = copy.deepcopy(model)
+        marked.sampler = Always(key.secret.derive("id", 1)[0])
+        return marked
+
+    def score(self, suspects, keys):
+        texts = suspects.texts(torch.zeros(3, 2, dtype=int), 4, 0)
+        ids = [key.secret.derive("id", 1)[0] for key in keys]
+        hits = [[float((text == i).sum()) for i in ids] for text in texts]
+        return Scores(np.array(hits), "ids")
+'''
+
+
+@pytest.fixture
+def sampling(tmp_path: Path) -> str:
+    """A folder with a sampling mark: watermark=odd/sampling."""
+    (tmp_path / "watermark" / "odd").mkdir(parents=True)
+    target = "_target_: assay_test_sampling.Sampling\n"
+    (tmp_path / "watermark" / "odd" / "sampling.yaml").write_text(f"# A toy.\n{target}")
+    (tmp_path / "assay_test_sampling.py").write_text(SAMPLING)
+    return str(tmp_path)
+
+
+def test_a_sampling_mark_is_the_victim_with_another_sampler(sampling: str, tmp_path: Path) -> None:
+    words = (*TOY, "watermark=odd/sampling", "deployment=api_text", f"paths.runs={tmp_path}")
+    trial = build(*words, "attack=llm/none", config_dir=sampling)
+    mine = owner(trial, "owner")
+    assert vars(mine.victim)["sampler"] is None
+    assert vars(mine.marked)["sampler"] is not None
+    state = mine.victim.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in mine.marked.state_dict().items())
+    record = trial.run()
+    assert record["id"].startswith("lm_tiny-gpt2_tiny-odd.sampling-api_text-llm.none-s0-")
+    assert record["marked"]["statistic"] == record["curve"][0]["statistic"] == 12
+    assert record["controls"]["unmarked"]["statistic"] < 12
+    assert record["curve"][0]["quality"]["similarity"] in (1.0, None)
+    assert record["owner"]["verification"]["queries"] == 3
+    assert record["curve"][0]["quality"]["rep_3"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (
+            ("watermark=odd/sampling", "attack=finetune"),
+            NotApplicable,
+            "not its weights; finetune takes these",
+        ),
+        (("watermark=adi_derived", "attack=none"), NotApplicable, "asks for the labels of pictures"),
+        (
+            ("watermark=odd/sampling", "attack=llm/none", "deployment=api_text", "save=somewhere"),
+            ConfigError,
+            "leave save out",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_trained(
+    words: tuple[str, ...], error: type[Exception], message: str, sampling: str, tmp_path: Path
+) -> None:
+    trial = build(*TOY, *words, f"paths.cache={tmp_path / 'empty'}", config_dir=sampling)
+    with pytest.raises(error, match=message):
+        trial.run()
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_texts_are_marked_where_models_write(sampling: str) -> None:
+    words = ("task=digits", "watermark=odd/sampling", "attack=llm/none", "deployment=api_text")
+    with pytest.raises(NotApplicable, match="a model of digits writes none"):
+        build(*words, config_dir=sampling).run()
+
+
+def test_options_in_folders_are_listed_and_meant_only_where_no_other_is(sampling: str) -> None:
+    importable(sampling)
+    folder = Path(sampling)
+    assert "odd/sampling" not in catalogue("watermark", [folder])
+    listed = catalogue("watermark", [folder], nested=True)["odd/sampling"]
+    assert (listed["family"], listed["about"]) == ("language", "A toy.")
+    assert "odd/sampling" in options("watermark", [folder])
+    assert "odd/sampling" in chosen("watermark", {"family": "language"}, [CONF, folder])
+    assert "odd/sampling" not in chosen("watermark", {}, [CONF, folder])
+    assert all("/" not in name for name in chosen("attack", {"needs": "weights"}, [CONF]))
+    assert chosen("watermark", ["odd/sampling", "adi"], [CONF]) == ["odd/sampling", "adi"]
+    with composer(sampling) as compose, pytest.raises(ConfigError, match="no watermark/odd called 'samplin'"):
+        compose(["watermark=odd/samplin"])
