@@ -22,7 +22,7 @@ def verify(model: Path, key: Path, overrides: list[str], config_dir: str | None 
     _, about_model = load_tensors(model, "model")
     _, about_key = load_tensors(key, "key")
     folders = [Path(config_dir)] if config_dir else []
-    named = _overrides({**about_model, "watermark": about_key.get("watermark")}, model, overrides, folders)
+    named = overrides_of({**about_model, "watermark": about_key.get("watermark")}, model, overrides, folders)
     with composer(config_dir) as compose:
         trial = prepare(compose([*named, "attack=none", "deployment=open", *overrides]))
     found, derivation = evidence(trial, model, key), trial.watermark.derivation
@@ -30,7 +30,7 @@ def verify(model: Path, key: Path, overrides: list[str], config_dir: str | None 
     return {**about, **asdict(found), "sentence": sentence(found, model, derivation)}
 
 
-def _overrides(about: dict[str, Any], path: Path, given: list[str], folders: list[Path]) -> list[str]:
+def overrides_of(about: dict[str, Any], path: Path, given: list[str], folders: list[Path]) -> list[str]:
     """Hydra overrides from untrusted headers: option names are looked up, and values are quoted data, never targets."""
     seed = about.get("seed", 0)
     if not isinstance(seed, int):

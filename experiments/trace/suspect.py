@@ -21,7 +21,7 @@ from ...zoo.files import load_tensors, save_tensors
 from ...zoo.invariances import refit
 from ..config import composer
 from ..trial import Trial, prepare
-from ..verify import _overrides as named_in
+from ..verify import overrides_of as named_in
 
 NOTHING = {"name": "none", "config": {}}
 
