@@ -59,10 +59,12 @@ def rows(trial: Trial, only: list[str]) -> Iterator[Row]:
 
 def shown(found: list[Row], console: Console) -> None:
     table = plain_table("Attacks on evidence")
-    for name in ("attack", "against", "succeeds", "tries", "seconds", "success takes", "found"):
+    for name in ("attack", "against", "succeeds", "tries", "seconds", "success takes"):
         table.add_column(name, justify="right" if name in ("tries", "seconds") else "left", overflow="fold")
     for row in found:
         verdict = "[red]yes[/]" if row.succeeded else "[green]no[/]"
         cells = [row.attack, row.defence, verdict, str(row.tries), f"{row.seconds:.1f}"]
-        table.add_row(*cells, escape(row.cost), escape(row.why))
+        table.add_row(*cells, escape(row.cost))
     console.print(table)
+    for row in found:
+        console.print(escape(f"{row.attack}, {row.defence}: {row.why}"), soft_wrap=True, highlight=False)
