@@ -183,7 +183,7 @@ def measure(models: Path, out: Path) -> None:
     unknown = [row for row in rows if not row.registered]
     false = {name: sum(getattr(row, name) for row in unknown) for name in ("dna", "mark")}
     bounds = {name: clopper_pearson(count, len(unknown)) for name, count in false.items()}
-    about = {
+    about: dict[str, Any] = {
         "entries": entries,
         "strangers": strangers,
         "dna_fpr": DNA_FPR,

@@ -18,10 +18,10 @@ from torch.nn.utils import parametrize
 
 from assay.core.errors import NotApplicable
 from assay.experiments.api import build
+from assay.experiments.exposure import exposed
 from assay.experiments.meter import Meter
 from assay.experiments.people import owner
 from assay.experiments.population import together
-from assay.experiments.run import exposed
 from assay.experiments.stolen import surrogates_of
 from assay.experiments.trial import Trial
 from assay.zoo.files import save_key, save_model

@@ -15,6 +15,7 @@ import tempfile
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,16 @@ def texts() -> Kind:
     chapters = [doc.text for doc in kjv() if len(doc.text.split()) >= 400]
     order = np.random.default_rng(0).permutation(len(chapters))
     all_ = [chapters[i] for i in order[:500]]
-    changes = {
+    changes: dict[str, Callable[[str], str]] = {
         "capitals, no punctuation": lambda text: " ".join(works_text.words(text)).upper(),
-        **{f"excerpt of {n} words": lambda text, n=n: " ".join(text.split()[100 : 100 + n]) for n in (200, 50, 25, 10)},
-        **{f"every {n}th word replaced": lambda text, n=n: replaced(text, n) for n in (20, 10, 5)},
-    }  # fmt: skip
+        **{f"excerpt of {n} words": partial(excerpt, count=n) for n in (200, 50, 25, 10)},
+        **{f"every {n}th word replaced": partial(replaced, every=n) for n in (20, 10, 5)},
+    }
     return Kind("text", all_[:100], all_[100:400], all_[400:], works_text.fingerprint, changes)
+
+
+def excerpt(text: str, count: int) -> str:
+    return " ".join(text.split()[100 : 100 + count])
 
 
 def replaced(text: str, every: int) -> str:
@@ -155,12 +160,12 @@ def melody(seed: int) -> Sound:
     """Sixteen seconds of chords, four a second."""
     tones = 220 * 2 ** (np.random.default_rng(seed).integers(0, 36, (64, 3)) / 12)
     chord = np.repeat(tones, RATE // 4, 0)
-    return np.sin(2 * np.pi * np.cumsum(chord, 0) / RATE).sum(1) / 4
+    return np.asarray(np.sin(2 * np.pi * np.cumsum(chord, 0) / RATE).sum(1) / 4)
 
 
 def faster(sound: Sound, by: float) -> Sound:
     place = np.arange(0, len(sound) - 1, by)
-    return np.interp(place, np.arange(len(sound)), sound)
+    return np.asarray(np.interp(place, np.arange(len(sound)), sound))
 
 
 def mp3(sound: Sound) -> Sound:

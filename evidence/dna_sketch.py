@@ -51,11 +51,13 @@ def _layer(weight: Tensor, first: bool, last: bool) -> list[Tensor]:
 def _gram(rows_RA: Tensor) -> Tensor:
     """The upper half of rows' inner products over A, as a unit vector."""
     one, other = torch.triu_indices(rows_RA.shape[1], rows_RA.shape[1])
-    return _unit((rows_RA.T @ rows_RA)[one, other])
+    gram_AA: Tensor = rows_RA.T @ rows_RA
+    return _unit(gram_AA[one, other])
 
 
 def _unit(values: Tensor) -> Tensor:
-    return values / values.norm().clamp_min(torch.finfo(torch.float64).tiny)
+    length: Tensor = values.norm()
+    return values / length.clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def _mixed(rows_RA: Tensor) -> Tensor:
@@ -64,7 +66,8 @@ def _mixed(rows_RA: Tensor) -> Tensor:
     if count <= WIDEST:
         return rows_RA
     signs = (philox.octets((0, 0), count * WIDEST) % 2).reshape(count, WIDEST).to(rows_RA.dtype) * 2 - 1
-    return rows_RA @ signs / count**0.5
+    mixed: Tensor = rows_RA @ signs / count**0.5
+    return mixed
 
 
 def sketch_distances(queries: Sequence[bytes], entries: Sequence[bytes]) -> Distances:

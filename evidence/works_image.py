@@ -65,14 +65,16 @@ def _words(fingerprint: bytes) -> NDArray[np.uint64]:
 
 def _apart(left_AW: NDArray[np.uint64], right_BW: NDArray[np.uint64]) -> NDArray[np.float64]:
     """(A, B) shares of bits that differ."""
-    return np.bitwise_count(left_AW[:, None] ^ right_BW).sum(-1, dtype=np.int64) / BITS
+    differing_AB: NDArray[np.int64] = np.bitwise_count(left_AW[:, None] ^ right_BW).sum(-1, dtype=np.int64)
+    return differing_AB / BITS
 
 
 def distances(queries: Sequence[bytes], works: Sequence[bytes]) -> NDArray[np.float64]:
     """(queries, works) shares of bits that differ between a work and the best of a query's symmetries."""
     left_AW, right_BW = _words(b"".join(queries)), _words(b"".join(works))
     first_BW = right_BW.reshape(len(works), -1, right_BW.shape[1])[:, 0]
-    return _apart(left_AW, first_BW).reshape(len(queries), -1, len(works)).min(1)
+    nearest: NDArray[np.float64] = _apart(left_AW, first_BW).reshape(len(queries), -1, len(works)).min(1)
+    return nearest
 
 
 def distance(query: bytes, work: bytes) -> float:

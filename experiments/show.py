@@ -72,6 +72,8 @@ def trial(record: Record, console: Console) -> None:
             name, strength, *shown, statistic(found), p_value(found["log10_p"]), found["source"], verdict
         )
     console.print(table)
+    if (reached := record.get("deployment")) and reached["simulation"]:
+        console.print(f"  simulated: {reached['simulation']}", soft_wrap=True)
     for point in record["curve"]:
         for line in _told(point):
             console.print(f"  at {point['strength']:g}: {line}", soft_wrap=True, highlight=False)

@@ -133,7 +133,9 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     store = Store(Path(arguments.runs) / "records")
     if not any(store.folder.glob("*.json")):
         raise ConfigError(f"expected records under {store.folder}, found none; run `assay suite quick` first")
-    found = detectable(store.screened(), *(Path(arguments.runs) / name for name in ("detect", "detectability")))
+    found = detectable(
+        store.screened(), *(Path(arguments.runs) / name for name in ("detect", "detectability"))
+    )
     form = arguments.export
     page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
     if form == "html":  # read one by one: ten thousand records fill a gigabyte

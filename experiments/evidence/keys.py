@@ -15,7 +15,7 @@ from ...watermarks.trigger import TriggerKey
 from ...zoo.files import load_key, save_key, save_model
 from ..config import composer
 from ..trial import Trial, prepare
-from ..verify import _overrides
+from ..verify import overrides_of
 
 AXES = ("task", "model", "watermark")
 
@@ -55,7 +55,7 @@ def trial_of(settings: str, overrides: list[str]) -> Trial:
         about = None
     if not isinstance(about, dict):
         raise ConfigError("the deposit's settings are damaged: expected a JSON object")
-    named = _overrides(about, Path("the deposit"), [], [])
+    named = overrides_of(about, Path("the deposit"), [], [])
     with composer() as compose:
         return prepare(compose([*named, "attack=none", "deployment=open", *overrides]))
 

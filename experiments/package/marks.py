@@ -21,7 +21,7 @@ from ...deployments.package.package import create, inspect
 from ...zoo.files import load_key, load_model, load_tensors, save_model
 from ..config import composer
 from ..trial import Trial, prepare
-from ..verify import _overrides as overrides_of
+from ..verify import overrides_of
 
 
 @dataclass(frozen=True)

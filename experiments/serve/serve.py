@@ -24,7 +24,7 @@ from ..config import composer
 from ..exposure import Exposure
 from ..package.show import text_of
 from ..trial import Trial, prepare
-from ..verify import _overrides as overrides_of
+from ..verify import overrides_of
 
 
 @dataclass(frozen=True)
