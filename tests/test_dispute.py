@@ -1,5 +1,6 @@
 """Hearings: every outcome, what the suspect sees, and the page. Models are tables of answers, so nothing is trained."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from assay.evidence.dispute import (
     hear,
     passes,
 )
+from assay.experiments.cli import main
 from assay.watermarks.adi import Adi
 from assay.watermarks.trigger import TriggerKey
 
@@ -240,3 +242,51 @@ def test_without_a_browser_there_is_no_pdf(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(report, "BROWSERS", ("no-such-browser",))
     assert not report.pdf("<p>", tmp_path / "report.pdf")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_walk_from_deposit_to_report(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell would: two owners, the second with the first one's model as his, and the judge's answer to both."""
+    monkeypatch.chdir(tmp_path)
+    small = ["model=mlp", "task.recipe.epochs=6", "watermark.per_batch=32"]
+
+    def assay(*words: str) -> int:
+        return main(["evidence", *words])
+
+    assert assay("witness", "init", "witness") == assay("init", "log", "--witness", "witness") == 0
+    for who in ("alice", "bob"):
+        assert assay("owner", f"{who}.secret") == 0
+        words = [
+            "key",
+            "log",
+            who,
+            "--owner",
+            f"{who}.secret",
+            "watermark=adi_derived",
+            *small,
+            "--subsets",
+            "2",
+        ]
+        assert assay("deposit", *words) == 0
+        assert (
+            assay("deposit", "key", "log", who, "--owner", f"{who}.secret") == 0
+        )  # the same deposit, once more
+    assert assay("embed", "alice", "alice.model") == 0
+    shutil.copyfile("alice.model", "bob.model")
+    for who in ("alice", "bob"):
+        assert assay("deposit", "model", "log", who, f"{who}.model", "--owner", f"{who}.secret") == 0
+        assert assay("prove", "log", who, f"{who}.zip", "--open", "1", "--owner", f"{who}.secret") == 0
+    assert main(["verify", "alice.model", "alice/key-1.safetensors", "verification.null_models=0"]) == 0
+    for who, outcome in (("alice", CONSISTENT), ("bob", INCONCLUSIVE)):
+        party = ["--bundle", f"{who}.zip", "--opening", f"{who}.zip.opening.json", "--model", f"{who}.model"]
+        assert assay("dispute", "open", f"case-{who}", "--suspect", "alice.model", *party) == 0
+        assert assay("dispute", "run", f"case-{who}") == assay("dispute", "report", f"case-{who}") == 0
+        said = json.loads(Path(f"case-{who}/result.json").read_text())
+        assert (said["hearing"]["outcome"], said["hearing"]["draws"]) == (outcome, 4)
+    foreign = ["--bundle", "alice.zip", "--opening", "bob.zip.opening.json", "--model", "alice.model"]
+    assert assay("dispute", "open", "case-foreign", "--suspect", "alice.model", *foreign) == 1
+    secrets = [Path(f"{who}.secret").read_text().strip() for who in ("alice", "bob")]
+    secrets += [json.loads(Path(f"{who}.zip.opening.json").read_bytes())["key"] for who in ("alice", "bob")]
+    public = [*Path().glob("case-*/re*"), *Path().glob("*.zip"), *Path("log").iterdir()]
+    assert len(public) > 8
+    assert not [path for path in public for secret in secrets if secret.encode() in path.read_bytes()]
