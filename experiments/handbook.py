@@ -24,6 +24,7 @@ NEEDS = {
     "weights": "What a thief does who has the weights",
     "scores": "Through an API that answers scores",
     "labels": "Through an API that answers labels",
+    "texts": "With the texts that a language model's API writes",
 }
 NULLS = {"random_keys": "random keys", "independent_models": "independent models"}
 COLUMNS = {
@@ -51,7 +52,7 @@ results/digits` shows every cell.
 
 def handbook(records: Iterable[Record], link: str) -> str:
     """The page; `link` is the folder of the records, relative to it."""
-    schemes, attacks = catalogue("watermark"), catalogue("attack")
+    schemes, attacks = (_ordered(catalogue(group, nested=True)) for group in ("watermark", "attack"))
     parts = [INTRO, "## Schemes\n"]
     for family, title in FAMILIES.items():
         parts += _section(title, "watermark", {n: v for n, v in schemes.items() if v["family"] == family})
@@ -62,9 +63,15 @@ def handbook(records: Iterable[Record], link: str) -> str:
         (r["choices"]["watermark"], r["choices"]["attack"]): r for r in records if not r.get("overrides")
     }
     if cells:
-        measured = f"{len(cells)} of {len(schemes) * len(attacks)} cells are measured.\n"
+        count = len(catalogue("watermark")) * len(catalogue("attack"))
+        measured = f"{len(cells)} of {count} cells are measured.\n"
         parts += [SURVIVAL, measured, _survival(cells, link)]
     return "\n".join(parts)
+
+
+def _ordered(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those in folders after the others, which they are compared with."""
+    return dict(sorted(options.items(), key=lambda item: ("/" in item[0], item[0])))
 
 
 def _section(title: str, group: str, options: dict[str, dict[str, Any]]) -> list[str]:
