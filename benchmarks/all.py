@@ -7,5 +7,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 if __name__ == "__main__":
-    for name in ("kernels", "text_detectors", "null_loop", "training", "fleet", "board", "suite", "store", "workers", "text_marks", "deployment"):
+    for name in (
+        "kernels",
+        "text_detectors",
+        "null_loop",
+        "training",
+        "fleet",
+        "board",
+        "suite",
+        "store",
+        "workers",
+        "text_marks",
+        "deployment",
+    ):
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)

@@ -7,6 +7,7 @@ error of 1e-16 is then small beside the mass where it counts, and the tilt is ta
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,10 @@ def _tilt(statistic: int, log_masses: Sequence[Floats], copies: int) -> float:
 
     if excess(0.0) >= 0:
         return 0.0
-    return float(brentq(excess, 0.0, MOST, xtol=1e-6)) if excess(MOST) > 0 else MOST
+    if excess(MOST) <= 0:
+        return MOST
+    root: Any = brentq(excess, 0.0, MOST, xtol=1e-6)
+    return float(root)
 
 
 def _mean(law: Floats, tilt: float) -> float:

@@ -37,7 +37,7 @@ class Customer:
 def customers(pool: Examples, model: nn.Module, each: int, seed: int, device: str = "cpu") -> list[Customer]:
     """So many of every kind, kinds in turn: the first n x len(KINDS) of more are those of fewer. The model labels what they ask."""
     generator = torch.Generator().manual_seed(seed)
-    kinds = [kind for _ in range(each) for kind in KINDS]
+    kinds: list[Custom] = [kind for _ in range(each) for kind in KINDS]
     asked = [_pictures(kind, pool, generator) for kind in kinds]
     parts = labels(model, torch.cat(asked), device).split([len(inputs) for inputs in asked])
     return [

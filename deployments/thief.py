@@ -75,7 +75,7 @@ class Thief:
         if not len(inputs):
             return ask(inputs, self.names[0]).values
         found: dict[int, Tensor] = {}
-        left = torch.arange(len(inputs))
+        left, answers = torch.arange(len(inputs)), inputs[:0]
         while len(left) and self.alive:
             left = self._dealt(inputs, left, ask, found)
         if found:

@@ -78,7 +78,7 @@ def narrowed(blocks: list[Axes], words: Sequence[str]) -> tuple[list[Axes], list
             text = f"the suite has no {axis}={strange[0]}; ask for it alone, and it takes the place of all"
             raise ConfigError(f"{word}: {text}")
         else:
-            kept = [{**axes, axis: [v for v in axes.get(axis, ()) if str(v) in asked]} for axes in blocks]
+            kept = [{**axes, axis: [v for v in axes.get(axis, []) if str(v) in asked]} for axes in blocks]
             blocks = [axes for axes in kept if all(axes.values())]
     return blocks, left
 

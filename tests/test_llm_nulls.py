@@ -51,7 +51,8 @@ def texts_of(ids_BT: torch.Tensor) -> Texts:
 
 def bounds(count: int, low: float, high: float) -> tuple[float, float]:
     """Between which a count of claims lies but for 1e-4 on either side."""
-    return stats.binom.ppf(1e-4, count, low), stats.binom.ppf(1 - 1e-4, count, high)
+    least, most = (np.asarray(stats.binom.ppf(q, count, p)) for q, p in ((1e-4, low), (1 - 1e-4, high)))
+    return float(least), float(most)
 
 
 @pytest.mark.parametrize("name", SCHEMES)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ COUNTS = ("--texts=8", "--tokens=24", "--prompt=4", "--epochs=1", "--probes=8", 
 class Untrained(Teacher):
     """A teacher whose model is fresh: what is scored does not depend on what it has learnt."""
 
-    @property
+    @cached_property
     def model(self) -> nn.Module:
         return self.trial.task.fresh(0)
 

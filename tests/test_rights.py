@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -233,8 +233,9 @@ class Market(RuleBasedStateMachine):
             )
 
 
+CHECKS = cast("list[HealthCheck]", list(HealthCheck))  # its metaclass is iterable, which types do not tell
 Market.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=CHECKS
 )
 TestSqlite = Market.TestCase
 

@@ -2,7 +2,7 @@
 what they are for pictures."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -83,5 +83,6 @@ class BertBytes(Architecture):
             type_vocab_size=1,
         )
         encoder = BertModel(config, add_pooling_layer=False)
-        encoder.embeddings.word_embeddings = None  # bytes have their own
+        embeddings: Any = encoder.embeddings
+        embeddings.word_embeddings = None  # bytes have their own
         return ByteNetwork(encoder, self.byte, self.width, self.stride, classes)

@@ -75,10 +75,11 @@ class LanguageModel(nn.Module):
         sampler, generator = self.sampler or Plain(), torch.Generator().manual_seed(seed)
         prompt = prompts_BP.shape[1]
         text_BL = torch.cat([prompts_BP, prompts_BP.new_zeros(len(prompts_BP), tokens)], 1)
-        cache, start, done = DynamicCache(config=self.net.config), 0, 0  # of text[start:done]
+        config: Any = self.net.config
+        cache, start, done = DynamicCache(config=config), 0, 0  # of text[start:done]
         for length in range(prompt, prompt + tokens):
             if length - start > self.context:
-                cache, start = DynamicCache(config=self.net.config), length - self.context // 2
+                cache, start = DynamicCache(config=config), length - self.context // 2
                 done = start
             logits_BV = self._next(text_BL[:, done:length], cache)
             done = length

