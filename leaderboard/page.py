@@ -5,12 +5,14 @@ the hash of its text is in the policy, an unpacked one too, so none needs eval; 
 inline, because Plot sets them.
 """
 
+import gc
 import gzip
 import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,19 @@ HERE = Path(__file__).resolve().parent
 INCLUDE = re.compile(r"<!-- (policy|style|script|library|records)(?: (\S+))? -->")
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the cyclic collector, which would walk ten thousand records again and again: they hold no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@uncollected()
 def write_board(
     found: Iterable[Record | Excluded], path: Path, claims: Sequence[Record] = ()
 ) -> tuple[int, list[str]]:

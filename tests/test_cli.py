@@ -77,7 +77,7 @@ def test_list_names_everything_with_its_declarations(capsys: pytest.CaptureFixtu
         (["verification.fpr=2"], "verification.fpr"),
         (["seed=-1"], "seed"),
         (["seed=1000000"], "less than 500000"),
-        (["deployment.grants=[wieghts]"], "'weights', 'scores' or 'labels'"),
+        (["deployment.grants=[wieghts]"], "'weights', 'scores', 'labels' or 'texts'"),
         (["attack=finetune", "adversary.data=0"], "adversary.data=1.0"),
         (["attack=extract", "adversary.queries=1"], "adversary.queries"),
         (["attack=extract", "adversary.data=0.02"], "leaves 1; set adversary.data=1.0"),
