@@ -62,18 +62,18 @@ def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
 
 
 def narrowed(blocks: list[Axes], words: Sequence[str]) -> tuple[list[Axes], list[str]]:
-    """The blocks with only the values that a word asks of an axis (`attack=prune,finetune`), where they have some of them; and the
-    words left, which override. A value that no block has takes the place of all (`seed=7`)."""
+    """The blocks with only the values that a word asks of an axis (`attack=prune,finetune`), where they have them. Values that no
+    block has take the place of all, in every block (`seed=7,8`): one value is a word left, which overrides."""
     whole, left = blocks, []
     for word in words:
         axis, _, text = word.partition("=")
-        asked = text.split(",")
+        asked = [text] if text.startswith(("[", "{")) else text.split(",")
         known = {str(value) for axes in whole for value in axes.get(axis, ())}
         strange = [value for value in asked if value not in known]
-        if not known:
-            left.append(word)
-        elif strange == asked:
-            blocks = [{**axes, axis: list(asked)} if axis in axes else axes for axes in blocks]
+        if strange == asked:
+            each = len(asked) > 1
+            blocks = [{**axes, axis: list(asked)} if each or axis in axes else axes for axes in blocks]
+            left += [] if each else [word]
         elif strange:
             text = f"the suite has no {axis}={strange[0]}; ask for it alone, and it takes the place of all"
             raise ConfigError(f"{word}: {text}")

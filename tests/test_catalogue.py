@@ -112,6 +112,11 @@ def test_words_narrow_a_suite() -> None:
     assert cells("attack=wrk", "deployment=open") == {
         (scheme, "wrk", "open", 0) for scheme in ("none", "uchida", "adi_derived", "akh")
     }, "an attack that the suite has not takes the place of all"
+    assert {
+        s.config["task"]["limit"] for s in specs_of("defaults", ["task.limit=500", "model=mlp"], None, [CONF])
+    } == {500}
+    limits = specs_of("quick", ["attack=none", "watermark=akh", "task.limit=40,50"], None, [CONF])
+    assert sorted(s.config["task"]["limit"] for s in limits) == [40, 50]
     with pytest.raises(ConfigError, match="the suite has no attack=wrk"):
         cells("attack=wrk,none")
     with pytest.raises(ConfigError, match="no block of suite quick"):
