@@ -182,5 +182,6 @@ def tournament(probabilities_BV: Tensor, words_BV: Tensor, depth: int = 32) -> T
     p_BV = probabilities_BV
     for layer in range(depth):
         bit_BV = (words_BV >> layer & 1).to(p_BV.dtype)
-        p_BV = p_BV * (bit_BV + (1 - (bit_BV * p_BV).sum(-1, keepdim=True)))
+        # A share of all but rounding's worth can come out above 1, and a probability below 0.
+        p_BV = p_BV * (bit_BV + (1 - (bit_BV * p_BV).sum(-1, keepdim=True)).clamp_min(0))
     return p_BV

@@ -1,6 +1,7 @@
 """Conformance of every scheme in conf/watermark/llm: a new yaml is tested without touching this file. The model is a random GPT-2
 of one small layer, whose texts are as free as texts can be."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -207,6 +208,15 @@ def test_messages_are_read(name: str, payload: str | None) -> None:
     unread = carrier.read(model(0), key(name, 1))
     assert unread is not None
     assert not unread.whole
+
+
+@pytest.mark.parametrize("tournament", [played, played_reference])
+def test_no_probability_falls_below_zero(tournament: Callable[[Tensor, Tensor, int], Tensor]) -> None:
+    """Where one id has nearly all, a layer's share rounds to more than 1, and the logarithm of what is left would be NaN."""
+    draw = torch.Generator().manual_seed(1)
+    p_BV = torch.softmax(3 * torch.randn(2000, 64, generator=draw), -1)
+    found_BV = tournament(p_BV, torch.randint(2**32, (2000, 64), generator=draw), 32)
+    assert float(found_BV.min()) >= 0
 
 
 @pytest.mark.parametrize("depth", [1, 8, 13, 32])

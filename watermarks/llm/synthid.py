@@ -112,5 +112,6 @@ def _factors(mass_G: Floats, bits: int) -> Floats:
     outcome_G, factor_G = np.arange(len(mass_G)), np.ones(len(mass_G))
     for layer in range(bits):
         bit_G = outcome_G >> layer & 1
-        factor_G *= bit_G + 1 - (bit_G * mass_G * factor_G).sum()
+        # The share may come out above 1 by rounding.
+        factor_G *= bit_G + max(0.0, 1 - float((bit_G * mass_G * factor_G).sum()))
     return factor_G
