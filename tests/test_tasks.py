@@ -11,9 +11,9 @@ from assay.core.contracts import Task
 from assay.core.examples import Examples
 from assay.zoo import data
 from assay.zoo.models import Mlp
-from assay.zoo.tasks import Cifar10, Cifar100, Digits, FashionMnist, Source
+from assay.zoo.tasks import Cifar10, Cifar100, Digits, FashionMnist, Pictures
 
-SOURCES: dict[str, Callable[..., Source]] = {
+SOURCES: dict[str, Callable[..., Pictures]] = {
     "digits": Digits,
     "fashion_mnist": FashionMnist,
     "cifar10": Cifar10,

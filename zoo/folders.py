@@ -73,7 +73,7 @@ class Folder(NextIds):
     def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
         return self._wrapped(architecture, untrained(self.place(), seed))
 
-    def given(self, architecture: Architecture) -> nn.Module:
+    def start(self, architecture: Architecture, shape: Shape, seed: int) -> nn.Module:
         return self._wrapped(architecture, weights(self.place()))
 
     def _wrapped(self, architecture: Architecture, net: nn.Module) -> LanguageModel:

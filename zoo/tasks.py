@@ -29,45 +29,40 @@ class Source(Configured, ABC):
     """Keep so many non-test examples, drawn by seed; 0: all."""
 
     name: ClassVar[str]
-    classes: ClassVar[int]
-    mean: ClassVar[float]
-    std: ClassVar[float]
-    """Of all training pixels, in [0, 1]."""
-
     trains: ClassVar[bool] = True
-    """False where the task brings a trained model, `given`, which is the victim of every seed."""
+    """False where the task brings a trained model, which is the victim of every seed."""
 
-    def given(self, architecture: Architecture) -> nn.Module:
-        raise NotImplementedError("only tasks that train no victim bring one")
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """The number of classes."""
 
     @abstractmethod
-    def examples(self, seed: int) -> tuple[Examples, Examples]:
-        """(train, test)."""
+    def splits(self, seed: int) -> tuple[Examples, Examples, Examples]:
+        """The owner's, the attacker's and the test. ConfigError where the data cannot be had."""
 
-    def load(self, architecture: Architecture, seed: int) -> Task:
-        train, test = self.examples(seed)
-        order = torch.randperm(len(train), generator=generator(seed, self.name, "split"))
-        order = order[: self.limit or None]
-        held = round(len(order) * self.attacker_share)
-        shape = tuple(train.inputs.shape[1:])
-
-        def fresh(model_seed: int | None) -> nn.Module:
-            model_seed = seed_for(seed, "init") if model_seed is None else model_seed
-            return self.network(architecture, shape, self.classes, model_seed)
-
-        return Task(
-            name=self.name,
-            classes=self.classes,
-            owner=train.take(order[held:]),
-            attacker=train.take(order[:held]),
-            test=test,
-            recipe=self.recipe,
-            fresh=fresh,
-        )
-
+    @abstractmethod
     def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
         """A new, untrained model of an architecture for this task, by seed."""
-        return architecture.build(shape, classes, seed, self.mean, self.std)
+
+    def load(self, architecture: Architecture, seed: int) -> Task:
+        return self.task(architecture, seed, *self.splits(seed))
+
+    def task(
+        self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
+    ) -> Task:
+        shape = tuple(owner.inputs.shape[1:])
+
+        def fresh(model_seed: int | None) -> nn.Module:
+            if model_seed is None:
+                return self.start(architecture, shape, seed)
+            return self.network(architecture, shape, self.width, model_seed)
+
+        return Task(self.name, self.width, owner, attacker, test, self.recipe, fresh)
+
+    def start(self, architecture: Architecture, shape: Shape, seed: int) -> nn.Module:
+        """The victim as the owner begins with it: untrained, with the initial weights of this seed."""
+        return self.network(architecture, shape, self.width, seed_for(seed, "init"))
 
     def judge(self, architecture: Architecture) -> Task | None:
         """What trains the model that judges texts: another's data, which no seed gives to the owner, the attacker or the test.
@@ -75,12 +70,45 @@ class Source(Configured, ABC):
         return None
 
 
+@dataclass(frozen=True)
+class Classified(Source):
+    """Inputs in [0, 1], each of a class."""
+
+    classes: ClassVar[int]
+    mean: ClassVar[float]
+    std: ClassVar[float]
+    """Of all values of training inputs."""
+
+    @property
+    def width(self) -> int:
+        return self.classes
+
+    def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+        return architecture.build(shape, classes, seed, self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class Pictures(Classified):
+    """Split picture by picture."""
+
+    @abstractmethod
+    def examples(self, seed: int) -> tuple[Examples, Examples]:
+        """(train, test)."""
+
+    def splits(self, seed: int) -> tuple[Examples, Examples, Examples]:
+        train, test = self.examples(seed)
+        order = torch.randperm(len(train), generator=generator(seed, self.name, "split"))
+        order = order[: self.limit or None]
+        held = round(len(order) * self.attacker_share)
+        return train.take(order[held:]), train.take(order[:held]), test
+
+
 def generator(seed: int, *names: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, *names))
 
 
 @dataclass(frozen=True)
-class Digits(Source):
+class Digits(Pictures):
     """1,797 real 8x8 scans that ship inside scikit-learn (Alpaydin & Kaynak 1998): no download."""
 
     test_share: Annotated[float, Gt(0), Le(0.5)] = 0.2
@@ -96,7 +124,7 @@ class Digits(Source):
 
 
 @dataclass(frozen=True)
-class FashionMnist(Source):
+class FashionMnist(Pictures):
     """60,000 + 10,000 grey 28x28 articles (Xiao et al. 2017, arXiv:1708.07747)."""
 
     name = "fashion_mnist"
@@ -108,7 +136,7 @@ class FashionMnist(Source):
 
 
 @dataclass(frozen=True)
-class Cifar10(Source):
+class Cifar10(Pictures):
     """50,000 + 10,000 colour 32x32 photographs (Krizhevsky 2009)."""
 
     name = "cifar10"
@@ -120,7 +148,7 @@ class Cifar10(Source):
 
 
 @dataclass(frozen=True)
-class Cifar100(Source):
+class Cifar100(Pictures):
     """CIFAR-10's format with 100 fine classes (Krizhevsky 2009)."""
 
     name = "cifar100"

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from ..core.contracts import Task
 from ..core.errors import ConfigError
 from ..core.examples import Examples
-from ..core.secret import seed_for
 from .corpora import GENRES, Corpus, documents
 from .language import LanguageModel
 from .language_models import Causal
 from .models import Architecture, Shape
-from .tasks import Source, generator
+from .tasks import Classified, Source, generator
 from .tokens import BYTES, Tokens, learned
 
 JUDGES = 0.25
@@ -36,32 +35,23 @@ class NextIds(Source):
     test_windows: Annotated[int, Ge(1)] = 128
     """At most so many, the first of the split: every point of a curve is measured on them."""
 
-    classes = 0  # as many as the tokenizer has
-    mean, std = 0.0, 1.0
-
     @abstractmethod
     def tokens(self) -> Tokens:
-        """Of ids and text. ConfigError where it is unknown, or has more tokens than the model."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """V, of the models' heads."""
-
-    def examples(self, seed: int) -> tuple[Examples, Examples]:
-        raise NotImplementedError("documents are split, not windows: see load")
+        """Of ids and text; V, the width of the models' heads, may exceed their number. ConfigError where it is unknown, or has more
+        tokens than the model."""
 
     def load(self, architecture: Architecture, seed: int) -> Task:
         """ConfigError for a model that reads no ids, or fewer than a window of them."""
         self.check(architecture)
+        return super().load(architecture, seed)
+
+    def splits(self, seed: int) -> tuple[Examples, Examples, Examples]:
         _, held = _judged(len(documents(self.corpus)))
         owner, attacker, test = split(self, held, self.test_share, seed)
-        limit = round(self.limit * self.attacker_share)
-        return self._task(
-            architecture,
-            seed,
-            self._windows(owner, self.limit - limit if self.limit else None),
-            self._windows(attacker, limit or None),
+        most, attackers = limits(self)
+        return (
+            self._windows(owner, most),
+            self._windows(attacker, attackers),
             self._windows(test, self.test_windows),
         )
 
@@ -75,24 +65,13 @@ class NextIds(Source):
                 "set task.window or model.context"
             )
 
-    def _task(
-        self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
-    ) -> Task:
-        def fresh(model_seed: int | None) -> nn.Module:
-            if model_seed is None and not self.trains:
-                return self.given(architecture)
-            model_seed = seed_for(seed, "init") if model_seed is None else model_seed
-            return self.network(architecture, (self.window,), self.width, model_seed)
-
-        return Task(self.name, self.width, owner, attacker, test, self.recipe, fresh)
-
     def _windows(self, which: Tensor, limit: int | None) -> Examples:
         """Of these documents, one after the other; no more of them are read than the limit needs."""
         tokens, found, count = self.tokens(), [], 0
         for i in which.tolist():
             found.append(_ids(self.corpus, tokens, i))
             count += len(found[-1])
-            if limit and count > limit * self.window:
+            if limit is not None and count > limit * self.window:
                 break
         return windows(torch.cat(found), self.window, limit)
 
@@ -115,10 +94,10 @@ class Language(NextIds):
     def judge(self, architecture: Architecture) -> Task:
         public, held = _judged(len(documents(self.corpus)))
         test = self._windows(held, self.test_windows)
-        return self._task(architecture, 0, self._windows(public, self.limit or None), test, test)
+        return self.task(architecture, 0, self._windows(public, self.limit or None), test, test)
 
     def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
-        model = super().network(architecture, shape, classes, seed)
+        model = architecture.build(shape, classes, seed)
         assert isinstance(model, LanguageModel)
         model.tokenizer = self.tokens().hash
         return model
@@ -132,6 +111,14 @@ def split(source: Source, documents_D: Tensor, test_share: float, seed: int) -> 
     return order[attacker:], order[test:attacker], order[:test]
 
 
+def limits(source: Source) -> tuple[int | None, int | None]:
+    """How many examples the owner and the attacker keep; None: all."""
+    if not source.limit:
+        return None, None
+    attacker = round(source.limit * source.attacker_share)
+    return source.limit - attacker, attacker
+
+
 def windows(ids_L: Tensor, window: int, limit: int | None = None) -> Examples:
     """Side by side, of a running text. ConfigError for one shorter than a window and the id that follows."""
     count = (len(ids_L) - 1) // window
@@ -139,7 +126,7 @@ def windows(ids_L: Tensor, window: int, limit: int | None = None) -> Examples:
         raise ConfigError(
             f"expected a text of more than {window} ids, got {len(ids_L)}; set task.window lower"
         )
-    count = min(count, limit or count)
+    count = count if limit is None else min(count, limit)
     inputs, targets = (ids_L[i : i + count * window].view(count, window) for i in (0, 1))
     return Examples(inputs, targets)
 
@@ -165,7 +152,7 @@ def _ids(corpus: Corpus, tokens: Tokens, document: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Genre(Source):
+class Genre(Classified):
     """Which of six genres of the King James Version a passage of `window` bytes comes from. Inputs (N, 1, 1, T): a byte over 255
     each, the form of a picture one pixel high."""
 
@@ -176,26 +163,13 @@ class Genre(Source):
     classes = 6
     mean, std = 0.0, 1 / 255
 
-    def examples(self, seed: int) -> tuple[Examples, Examples]:
-        raise NotImplementedError("documents are split, not passages: see load")
-
-    def load(self, architecture: Architecture, seed: int) -> Task:
+    def splits(self, seed: int) -> tuple[Examples, Examples, Examples]:
         owner, attacker, test = split(self, torch.arange(len(documents("kjv"))), self.test_share, seed)
-        limit = round(self.limit * self.attacker_share)
-        shape = (1, 1, self.window)
-
-        def fresh(model_seed: int | None) -> nn.Module:
-            model_seed = seed_for(seed, "init") if model_seed is None else model_seed
-            return self.network(architecture, shape, self.classes, model_seed)
-
-        return Task(
-            self.name,
-            self.classes,
-            self._passages(owner, self.limit - limit if self.limit else None, seed),
-            self._passages(attacker, limit or None, seed),
+        most, attackers = limits(self)
+        return (
+            self._passages(owner, most, seed),
+            self._passages(attacker, attackers, seed),
             self._passages(test, None, seed),
-            self.recipe,
-            fresh,
         )
 
     def _passages(self, which: Tensor, limit: int | None, seed: int) -> Examples:
@@ -204,7 +178,7 @@ class Genre(Source):
         found = [every[i] for i in which.tolist()]
         inputs = torch.cat([examples.inputs for examples in found])
         targets = torch.cat([examples.targets for examples in found])
-        order = torch.randperm(len(inputs), generator=generator(seed, self.name, "order"))[: limit or None]
+        order = torch.randperm(len(inputs), generator=generator(seed, self.name, "order"))[:limit]
         return Examples(inputs[order], targets[order])
 
 

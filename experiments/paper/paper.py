@@ -143,7 +143,7 @@ def without_data(specs: Sequence[Spec]) -> dict[str, str]:
         if task not in tried:
             settings: Settings = validated(Settings, built(spec.config, ""), "")
             try:
-                settings.task.examples(settings.seed)
+                settings.task.splits(settings.seed)
                 tried[task] = None
             except ConfigError as error:
                 tried[task] = str(error)
