@@ -14,6 +14,7 @@ from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from ..zoo.files import load_key, load_model, load_tensors, save_key, save_model
 from .config import digest
 
 ROOT = Path(__file__).resolve().parent.parent
+ASSAY = __name__.partition(".")[0]
 SHARED_CODE = ("core/*.py", "kernels/*.py", "zoo/*.py", "experiments/people.py")
 LIBRARIES = ("torch", "pytorch-lightning", "torchvision", "transformers", "scikit-learn")
 K = TypeVar("K", bound=Key)
@@ -38,25 +40,35 @@ DAMAGED = (ConfigError, json.JSONDecodeError, KeyError, TypeError)  # an entry i
 @cache
 def code_digest(*classes: type) -> str:
     """Of the code every training shares, and of the files in which the given classes are written."""
-    files = {path for pattern in SHARED_CODE for path in ROOT.glob(pattern)}
-    files |= {path for kind in classes for path in written_in(kind)}
+    files = shared_code().union(*map(written_in, classes))
     digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
     return digest(digests)[:16]
 
 
+def shared_code() -> set[Path]:
+    return {path for pattern in SHARED_CODE for path in ROOT.glob(pattern)}
+
+
 def written_in(kind: type) -> set[Path]:
-    """The class's file, and those beside it from which it takes base classes or functions."""
-    folder = _file(kind.__module__).parent
+    """The class's file, and those of Assay and of the file's own folder from which it takes base classes, functions or modules, as
+    far as every training does not share them."""
+    folder, shared = _file(kind.__module__).parent, shared_code()
     found: set[Path] = set()
     waiting = {kind.__module__}
     while waiting:
         name = waiting.pop()
         path = _file(name)
-        if path.parent == folder and path not in found:
+        ours = path.parent == folder or name.startswith(f"{ASSAY}.")
+        if ours and path not in found | shared:
             found.add(path)
-            origins = {str(getattr(value, "__module__", "")) for value in vars(sys.modules[name]).values()}
+            origins = {_origin(value) for value in vars(sys.modules[name]).values()}
             waiting |= {origin for origin in origins if getattr(sys.modules.get(origin), "__file__", None)}
     return found
+
+
+def _origin(value: object) -> str:
+    """The module that a name comes from."""
+    return value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
 
 
 def _file(module: str) -> Path:

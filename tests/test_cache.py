@@ -14,6 +14,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from assay.attacks.llm.imitate import Imitate
+from assay.attacks.llm.permute import Permute
+from assay.attacks.llm.sequence import OnTexts
 from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.experiments import cache
@@ -263,6 +266,13 @@ def test_the_code_of_a_scheme_counts() -> None:
     assert code_digest(Adi) == code_digest(Adi)
     assert written_in(Adi) == {cache.ROOT / "watermarks" / name for name in ("adi.py", "trigger.py")}
     assert code_digest(Trainer) == code_digest(), "it is shared code already"
+
+
+def test_the_code_of_an_attack_in_a_folder_of_its_own_counts_with_what_it_takes_from_others() -> None:
+    attacks = cache.ROOT / "attacks"
+    assert written_in(OnTexts) == {attacks / "llm" / "sequence.py", attacks / "sequence.py"}
+    assert written_in(Imitate) == {attacks / "llm" / "imitate.py", attacks / "extract.py"}
+    assert attacks / "trajectory.py" in written_in(Permute)
 
 
 def test_the_files_a_scheme_builds_upon_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
