@@ -95,9 +95,9 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
 
 
 def check_shape(key: Key, shape: tuple[int, ...], path: Path) -> None:
-    """A key's inputs must be inputs of the task."""
+    """A key's inputs must be inputs of the task; its vectors and matrices may be something else: bits, labels, prompts."""
     for name, tensor in key.tensors().items():
-        if tensor.ndim > len(shape) and tuple(tensor.shape[1:]) != shape:
+        if tensor.ndim > max(2, len(shape)) and tuple(tensor.shape[1:]) != shape:
             raise ConfigError(
                 f"{path} holds {name} of shape {tuple(tensor.shape[1:])}, the task has inputs of {shape}; name the key's task=..."
             )

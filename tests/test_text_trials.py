@@ -1,5 +1,7 @@
 """Trials of language models from end to end, and options that are meant for them alone."""
 
+from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,17 @@ import pytest
 import torch
 
 from assay.core.errors import ConfigError, NotApplicable
+from assay.core.secret import Secret
+from assay.deployments.gateway import Gateway
 from assay.experiments.api import build
 from assay.experiments.catalogue import CONF, catalogue
+from assay.experiments.cli import main
 from assay.experiments.config import composer, importable, options
+from assay.experiments.meter import Meter
 from assay.experiments.people import owner
 from assay.experiments.suite import chosen
+from assay.experiments.verify import check_shape
+from assay.watermarks.deepsigns import ActivationKey
 
 TOY = (
     "task=lm_tiny",
@@ -134,6 +142,28 @@ def test_a_sampling_mark_is_the_victim_with_another_sampler(sampling: str, tmp_p
     assert record["curve"][0]["quality"]["rep_3"] > 0.9
 
 
+def test_what_a_trial_saves_of_a_mark_of_texts_is_what_detect_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All texts together have the p-value of the record, to the bit, and those of the unmarked model none."""
+    out = tmp_path / "out"
+    words = ("watermark=llm/kgw", "watermark.texts=4", "watermark.tokens=24", "verification.random_keys=20")
+    more = ("deployment=api_text", "attack=llm/delete", "attack.shares=[0.3]")
+    record = build(*TOY, *words, *more, f"paths.runs={tmp_path}", f"save={out}").run()
+    expected = {
+        "marked": record["marked"]["log10_p"],
+        "unmarked": record["controls"]["unmarked"]["log10_p"],
+        "surrogate-0.3": record["curve"][0]["log10_p"],
+    }
+    for name, log10_p in expected.items():
+        assert main(["detect", str(out / f"{name}.jsonl"), "--card", str(out / "card.json"), "--json"]) == 0
+        *texts, together = json.loads(capsys.readouterr().out)["found"]
+        assert (len(texts), together["log10_p"]) == (4, log10_p)
+    assert expected["marked"] < -6 < expected["unmarked"]
+    assert main(["detect", str(out / "marked.jsonl"), "--card", str(out / "card.json"), "--tokens"]) == 0
+    assert not (out / "marked.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
@@ -157,6 +187,26 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     with pytest.raises(error, match=message):
         trial.run()
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_scores_of_ids_are_learnt_by_the_attack_that_keeps_a_few(tmp_path: Path) -> None:
+    trial = build(*TOY, "watermark=none", "attack=distill", "deployment=api_scores", f"paths.runs={tmp_path}")
+    adversary = trial.adversary(
+        Meter(access := Gateway(trial.task.fresh(0), ("scores",)), trial.trainer("thief"))
+    )
+    with pytest.raises(NotApplicable, match="set attack=llm/distill"):
+        next(iter(trial.attack(access, adversary)))
+
+
+def test_a_matrix_in_a_key_may_be_as_wide_as_it_likes() -> None:
+    """A task of windows has inputs (T,), and a key's bits (S, B) are none of them."""
+    secret = Secret.simulated(0)
+    bits = ActivationKey(secret, "layer", 8, torch.zeros(2, 32), torch.zeros(2), torch.zeros(10, 4))
+    check_shape(bits, (32,), Path("key"))
+    pictures = replace(bits, inputs_T=torch.zeros(2, 1, 8, 8))
+    check_shape(pictures, (1, 8, 8), Path("key"))
+    with pytest.raises(ConfigError, match=r"inputs_T of shape \(1, 8, 8\), the task has inputs of \(32,\)"):
+        check_shape(pictures, (32,), Path("key"))
 
 
 def test_texts_are_marked_where_models_write(sampling: str) -> None:
