@@ -137,14 +137,13 @@ class Study:
         return self.registry.entry(best.matches[0].number).title
 
     def marked(self, one: Suspect, hits: list[str]) -> str | None:
-        """The hit whose mark is in the suspect at MARK_FPR, corrected for the marks tested."""
-        tested = [title for title in hits if title in self.keys]
+        """The hit whose mark is in the suspect at MARK_FPR, corrected for all marks that are registered."""
         best, name = 0.0, None
-        for title in tested:
+        for title in (title for title in hits if title in self.keys):
             trial, key = self.keys[title]
             log10_p_MK = trial.watermark.score(Suspects([one.model]), [key]).log10_p_MK
             assert log10_p_MK is not None
-            corrected = float(best_of_log10_p(log10_p_MK[0, 0], len(tested)))
+            corrected = float(best_of_log10_p(log10_p_MK[0, 0], len(self.keys)))
             if corrected < best:
                 best, name = corrected, title
         return name if best <= math.log10(MARK_FPR) else None

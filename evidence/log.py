@@ -16,6 +16,7 @@ from filelock import FileLock
 from ..core.errors import ConfigError
 from . import merkle, notes
 from .signers import Signer, Verifier
+from .sqlite import transaction
 from .witness import Ask, asked
 
 LARGEST = 65536  # bytes of an entry
@@ -154,13 +155,8 @@ def _writing(folder: Path) -> Iterator[sqlite3.Connection]:
     """One transaction: whole or not at all, on the disk when it is over."""
     with _reading(folder) as db:
         db.execute("PRAGMA synchronous = EXTRA")
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(db):
             yield db
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
 
 def nodes_of(db: sqlite3.Connection) -> merkle.Node:

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 from ..core.errors import ConfigError
 from ..core.statistics import randomisation_log10_p
+from .sqlite import transaction
 
 FILE = "registry.sqlite"
 FORMAT = 1
 TABLES = {
     "entries": "number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, stranger INTEGER NOT NULL, "
     "about TEXT NOT NULL, added TEXT NOT NULL",
-    "prints": "number INTEGER NOT NULL REFERENCES entries, view TEXT NOT NULL, kin TEXT NOT NULL, print BLOB NOT NULL, "
-    "PRIMARY KEY (view, kin, number)",
+    "prints": "number INTEGER NOT NULL REFERENCES entries, view TEXT NOT NULL, kin TEXT NOT NULL, stranger INTEGER NOT NULL, "
+    "print BLOB NOT NULL, PRIMARY KEY (view, kin, stranger, number)",
     "nearest": "view TEXT NOT NULL, stranger INTEGER NOT NULL REFERENCES entries, entry INTEGER NOT NULL REFERENCES entries, "
     "distance REAL NOT NULL, PRIMARY KEY (view, stranger, entry)",
 }
@@ -123,8 +124,8 @@ class Registry:
         assert number is not None
         for one in prints:
             self._measure(book, one, number, stranger)
-            row_of_print = (number, one.view, one.kin, one.content)
-            book.execute("INSERT INTO prints VALUES (?, ?, ?, ?)", row_of_print)
+            row_of_print = (number, one.view, one.kin, int(stranger), one.content)
+            book.execute("INSERT INTO prints VALUES (?, ?, ?, ?, ?)", row_of_print)
         return Entry(number, id, title, stranger, about)
 
     def _measure(self, book: sqlite3.Connection, one: Print, number: int, stranger: bool) -> None:
@@ -152,8 +153,8 @@ class Registry:
         with closing(self._connected()) as book:
             numbers, contents = _prints(book, query.view, query.kin, False)
             sql = (
-                "SELECT min(distance) FROM nearest JOIN prints ON prints.number = stranger AND prints.view = nearest.view "
-                "WHERE nearest.view = ? AND kin = ? GROUP BY stranger"
+                "SELECT min(distance) FROM prints JOIN nearest ON nearest.view = prints.view AND nearest.stranger = number "
+                "WHERE prints.view = ? AND kin = ? AND prints.stranger = 1 GROUP BY number"
             )
             null = [row[0] for row in book.execute(sql, (query.view, query.kin))]
         if not numbers:
@@ -190,14 +191,8 @@ class Registry:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._connected()) as book:
-            book.execute("BEGIN IMMEDIATE")
-            try:
-                yield book
-            except BaseException:
-                book.execute("ROLLBACK")
-                raise
-            book.execute("COMMIT")
+        with closing(self._connected()) as book, transaction(book):
+            yield book
 
 
 SELECT = "SELECT number, id, title, stranger, about FROM entries"
@@ -217,7 +212,7 @@ def _prepare(book: sqlite3.Connection) -> None:
 
 
 def _prints(book: sqlite3.Connection, view: str, kin: str, stranger: bool) -> tuple[list[int], list[bytes]]:
-    sql = "SELECT number, print FROM prints JOIN entries USING (number) WHERE view = ? AND kin = ? AND stranger = ?"
+    sql = "SELECT number, print FROM prints WHERE view = ? AND kin = ? AND stranger = ?"
     rows = book.execute(sql, (view, kin, int(stranger))).fetchall()
     return [row[0] for row in rows], [row[1] for row in rows]
 

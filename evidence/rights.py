@@ -17,6 +17,7 @@ from typing import Any
 
 from .canonical import canonical
 from .rights_rules import Licence, Refused, Terms, bounded, named, parts, resale, usable
+from .sqlite import transaction
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, asked BLOB NOT NULL, answer INTEGER
@@ -210,14 +211,8 @@ class Rights:
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """All or nothing, one writer at a time."""
-        with closing(self._connected()) as book:
-            book.execute("BEGIN IMMEDIATE")
-            try:
-                yield book
-            except BaseException:
-                book.execute("ROLLBACK")
-                raise
-            book.execute("COMMIT")
+        with closing(self._connected()) as book, transaction(book):
+            yield book
 
 
 def _id(done: sqlite3.Cursor) -> int:

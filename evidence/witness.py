@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.errors import ConfigError
 from . import merkle, notes
 from .signers import COSIGNATURE, Signer, Verifier, decoded
+from .sqlite import transaction
 
 Ask = Callable[[bytes], tuple[int, bytes]]
 """A request to a witness, and its answer: status as in HTTP, body."""
@@ -131,13 +132,8 @@ class Witness:
         path = self.folder / "witness.db"
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = EXTRA")
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(db):
                 yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
 
 
 def _last(db: sqlite3.Connection, origin: str) -> tuple[int, bytes, str] | None:

@@ -18,7 +18,7 @@ from assay.evidence.dna_sketch import sketch, sketch_distances
 from assay.evidence.registry import Found, Match, Registry
 from assay.experiments import api
 from assay.experiments.cli import main
-from assay.experiments.trace.trace import Hit, concluded
+from assay.experiments.trace.trace import Hit, concluded, ranked
 from assay.experiments.trial import Trial
 from assay.kernels.agreement import agreement_reference
 from assay.zoo.canonical import canonicalize
@@ -112,8 +112,11 @@ def hit(tmp_path: Path) -> Hit:
 
 
 def test_verdicts(hit: Hit) -> None:
-    mark = {"corrected": -9.0, "tested": 2}
-    assert concluded([replace(hit, mark=mark)], {"labels": found(0.5, 9)}, 0.01)[0] == "mark"
+    mark = {"corrected": -9.0, "keys": 2, "derivation": "derived"}
+    proven, said = concluded([replace(hit, mark=mark)], {"labels": found(0.5, 9)}, 0.01)
+    assert (proven, "owner chose" in said) == ("mark", False)
+    mine = replace(hit, mark={**mark, "derivation": "chosen"})
+    assert "its mark is there, which its owner chose" in concluded([mine], {}, 0.01)[1]
     assert concluded([hit], {"labels": found(0.01, 99)}, 0.01)[0] == "dna"
     both = {"labels": found(0.01, 99), "weights": found(0.5, 99)}
     assert concluded([hit], both, 0.01)[0] == "undecided"  # two views: 199 strangers
@@ -124,6 +127,38 @@ def test_verdicts(hit: Hit) -> None:
     assert concluded([], {"labels": Found((), 0, 0, np.nan)}, 0.01)[0] == "not found"
     for told in (verdict, sentence):
         assert "innocent" not in told
+
+
+def test_the_nearest_of_each_view_is_a_hit_whatever_the_others(tmp_path: Path) -> None:
+    """Labels may crowd at distances below those of any weights; the smaller p may still be that of weights."""
+    registry = Registry(tmp_path, METRICS, create=True)
+    numbers = [registry.add(str(i), f"model {i}", [], {}).number for i in range(7)]
+    crowd = tuple(Match(number, 0.1 + number / 100, -0.1) for number in numbers[:6])
+    views = {
+        "labels": Found(crowd, 99, 7, 1.0),
+        "weights": Found((Match(numbers[6], 1.0, -2.0),), 99, 7, 1.0),
+    }
+    for top in (1, 5):
+        hits = ranked(registry, views, top)
+        assert [hit.entry.number for hit in hits[:2]] == [numbers[0], numbers[6]]
+        assert len(hits) == max(top, 2)
+        assert concluded(hits, views, 0.05)[:1] == ("dna",)
+        assert "by its weights model 6 is nearest" in concluded(hits, views, 0.05)[1]
+
+
+def test_a_key_is_never_lost_or_replaced_in_silence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["trace", "add", "0.safetensors", "--registry", "dna"]
+    assert main([*words]) == 0
+    assert main([*words, "--key", "key.safetensors"]) == 2
+    assert "already, without a key" in capsys.readouterr().err
+    words[2] = "1.safetensors"
+    assert main([*words, "--key", "key.safetensors"]) == main([*words, "--key", "key.safetensors"]) == 0
+    other = folder / "other.safetensors"
+    trial = api.build("task=digits", "model.width=8", "watermark=uchida", "watermark.bits=32")
+    save_key(other, trial.watermark.keygen(trial.task, Secret.simulated(1, "owner")), {})
+    assert main([*words, "--key", str(other)]) == 2
+    assert "with another key" in capsys.readouterr().err
+    assert len(list((folder / "dna" / "keys").iterdir())) == 1
 
 
 def network(trial: Trial, seed: int) -> nn.Module:
@@ -182,7 +217,7 @@ def test_from_registry_to_verdict(folder: Path, capsys: pytest.CaptureFixture[st
     assert found["hits"][0]["entry"]["title"] == "ours"
     assert 10 ** found["hits"][0]["views"]["weights"]["log10_p"] == pytest.approx(0.1)
     mark = found["hits"][0]["mark"]
-    assert (mark["scheme"], mark["trials"], mark["tested"], mark["unread"]) == ("uchida", 32, 1, None)
+    assert (mark["scheme"], mark["trials"], mark["keys"], mark["unread"]) == ("uchida", 32, 1, None)
     assert found["hits"][1]["mark"] is None
     assert traced(capsys, "copy.safetensors")["verdict"] == "undecided"
     assert traced(capsys, "11.safetensors", "--fpr", "0.2")["verdict"] == "not found"

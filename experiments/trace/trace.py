@@ -4,7 +4,7 @@ by their schemes' own score. What is not found is not found: no result says that
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from ..show import p_value
 from ..verify import verify
 from .suspect import Suspect, about, prints, suspect
 
+KEYS = "keys"
+"""The folder of a registry's keys: private, a file each."""
+
 
 @dataclass(frozen=True)
 class Hit:
     """An entry near the suspect. score: the smallest of its distances, each as a share of the strangers' median; views: distance
-    and log10 p by view. mark: evidence of its owner's key, with p corrected for the number of marks tested; None without a key."""
+    and log10 p by view. mark: evidence of its owner's key, p corrected for all registered keys; None without one."""
 
     entry: Entry
     score: float
@@ -42,10 +45,22 @@ def add(
     one = suspect(path, words, config_dir)
     content = about(one)
     if key is not None:
-        load_tensors(key, "key")
-        content["key"] = f"keys/{one.id[:32]}.safetensors"
-        write_atomically(folder / content["key"], key.read_bytes(), private=True)
-    return registry.add(one.id, title or path.stem, prints(one, folder, create=True), content, stranger)
+        content["key"] = _kept(key, folder, f"{KEYS}/{one.id[:32]}.safetensors")
+    entry = registry.add(one.id, title or path.stem, prints(one, folder, create=True), content, stranger)
+    if key is not None and "key" not in entry.about:
+        (folder / content["key"]).unlink()
+        raise ConfigError(f"{path} is in the registry already, without a key: entries never change")
+    return entry
+
+
+def _kept(key: Path, folder: Path, name: str) -> str:
+    """Copies the key into the registry; ConfigError for no key, and for another one than this model has there."""
+    load_tensors(key, "key")
+    content, place = key.read_bytes(), folder / name
+    if place.exists() and place.read_bytes() != content:
+        raise ConfigError(f"this model is in the registry already, with another key than {key}")
+    write_atomically(place, content, private=True)
+    return name
 
 
 def trace(
@@ -72,7 +87,7 @@ def trace(
 
 
 def ranked(registry: Registry, found: dict[str, Found], top: int) -> list[Hit]:
-    """The nearest by any view first."""
+    """The nearest of each view, and then others, the nearer first: `top` of them, and no fewer than there are views."""
     views: dict[int, dict[str, dict[str, float]]] = {}
     scores: dict[int, float] = {}
     for view, nearest in found.items():
@@ -81,25 +96,27 @@ def ranked(registry: Registry, found: dict[str, Found], top: int) -> list[Hit]:
             scores[match.number] = min(score, scores.get(match.number, math.inf))
             here = {"distance": match.distance, "log10_p": match.log10_p}
             views.setdefault(match.number, {})[view] = here
-    order = sorted(scores, key=lambda number: (scores[number], number))[:top]
+    first = {nearest.matches[0].number for nearest in found.values() if nearest.matches}
+    order = sorted(scores, key=lambda number: (number not in first, scores[number], number))
+    order = order[: max(top, len(first))]
     return [Hit(registry.entry(number), scores[number], views[number]) for number in order]
 
 
 def marked(
     hits: Sequence[Hit], one: Suspect, folder: Path, words: list[str], config_dir: str | None
 ) -> list[Hit]:
-    """The hits with the evidence of their owners' keys. Every key that is tested counts in the correction, read or not."""
-    keys = {hit.entry.number: folder / hit.entry.about["key"] for hit in hits if "key" in hit.entry.about}
-    out = []
-    for hit in hits:
-        mark = None
-        if hit.entry.number in keys:
-            mark = mark_of(one.path, keys[hit.entry.number], len(keys), words, config_dir)
-        out.append(Hit(hit.entry, hit.score, hit.views, mark))
-    return out
+    """The hits with the evidence of their owners' keys. DNA chose them, and a marked model's DNA depends on its key; so every key
+    of the registry counts in the correction, tested or not."""
+    keys = sum(1 for _ in (folder / KEYS).glob("*"))
+    return [
+        replace(hit, mark=mark_of(one.path, folder / hit.entry.about["key"], keys, words, config_dir))
+        if "key" in hit.entry.about
+        else hit
+        for hit in hits
+    ]
 
 
-def mark_of(path: Path, key: Path, tested: int, words: list[str], config_dir: str | None) -> dict[str, Any]:
+def mark_of(path: Path, key: Path, keys: int, words: list[str], config_dir: str | None) -> dict[str, Any]:
     """Evidence of one key; where scheme and suspect do not fit, `unread` says why and p is 1."""
     name = str(load_tensors(key, "key")[1].get("watermark", {}).get("name"))
     known = catalogue("watermark", [Path(config_dir)] if config_dir else [], nested=True).get(name, {})
@@ -108,10 +125,10 @@ def mark_of(path: Path, key: Path, tested: int, words: list[str], config_dir: st
     try:
         found = verify(path, key, [*spared, *words], config_dir)
     except ConfigError as error:
-        return {"scheme": name, "tested": tested, "log10_p": 0.0, "corrected": 0.0, "unread": str(error)}
-    corrected = float(best_of_log10_p(found["log10_p"], tested))
+        return {"scheme": name, "keys": keys, "log10_p": 0.0, "corrected": 0.0, "unread": str(error)}
+    corrected = float(best_of_log10_p(found["log10_p"], keys))
     kept = {name: found[name] for name in ("statistic", "unit", "trials", "source", "derivation", "log10_p")}
-    return {"scheme": name, "tested": tested, **kept, "corrected": corrected, "unread": None}
+    return {"scheme": name, "keys": keys, **kept, "corrected": corrected, "unread": None}
 
 
 def concluded(hits: Sequence[Hit], found: dict[str, Found], fpr: float) -> tuple[str, str]:
@@ -121,10 +138,11 @@ def concluded(hits: Sequence[Hit], found: dict[str, Found], fpr: float) -> tuple
     if proven:
         best = min(proven, key=lambda hit: hit.mark["corrected"] if hit.mark else 0.0)
         assert best.mark is not None
-        p, tested = p_value(best.mark["corrected"]), best.mark["tested"]
+        p, keys = p_value(best.mark["corrected"]), best.mark["keys"]
+        chosen = ", which its owner chose" if best.mark["derivation"] == "chosen" else ""
         return (
             "mark",
-            f"consistent with a copy of {best.entry.title}: its mark is there, p = {p} ({tested} tested).",
+            f"consistent with a copy of {best.entry.title}: its mark is there{chosen}, p = {p} (of {keys} registered).",
         )
     compared = {view: nearest for view, nearest in found.items() if nearest.matches}
     if not compared:

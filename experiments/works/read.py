@@ -39,7 +39,7 @@ def read(path: Path, kind: str | None = None, every: int = 1) -> Work:
     kind = kind or kind_of(path)
     if kind not in KINDS:
         raise ConfigError(f"expected --kind {', '.join(KINDS)}, got {kind!r}")
-    digest = hashlib.sha256(f"assay/work/v1/{kind}".encode())
+    digest = hashlib.sha256(f"assay/content/v1/{kind}".encode())
     for file in files(path):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return Work(digest.hexdigest(), kind, path, Print(kind, "", fingerprint(path, kind, every)))
