@@ -17,7 +17,7 @@ from ..core.errors import ConfigError
 from ..core.secret import Secret, hkdf
 from . import certificates, notes
 from .certificates import Certificate, issued
-from .commitment import Opening
+from .commitment import MOST, Opening
 from .log import Log
 from .signers import Signer, Verifier
 
@@ -47,9 +47,9 @@ def deposit_model(
 
 
 def key_facts(scheme: str, n: int, alpha: str, subsets: int) -> dict[str, Any]:
-    """ConfigError for counts below 1 and for a rate outside (0, 1)."""
-    if type(n) is not int or type(subsets) is not int or n < 1 or subsets < 1:
-        raise ConfigError(f"a deposit has n >= 1 triggers and subsets >= 1, got {n!r} and {subsets!r}")
+    """ConfigError for counts out of range and for a rate outside (0, 1)."""
+    if type(n) is not int or type(subsets) is not int or n < 1 or not 1 <= subsets <= MOST:
+        raise ConfigError(f"a deposit has n >= 1 triggers and 1 to {MOST} subsets, got {n!r} and {subsets!r}")
     if not isinstance(scheme, str) or not scheme:
         raise ConfigError(f"a deposit names its scheme, got {scheme!r}")
     rate(alpha)
@@ -110,9 +110,10 @@ def counted(entries: Iterable[bytes], owner: str) -> Count:
 
 
 def subsets_of(said: Certificate) -> int:
-    """Draws of a key deposit; facts that say none count as one."""
+    """Draws of a key deposit; facts that say none count as one. More than MOST open nothing, and count as MOST: or one entry of
+    2^53 would spend everybody's alpha."""
     number = said.facts.get("subsets")
-    return number if type(number) is int and number > 0 else 1
+    return min(number, MOST) if type(number) is int and number > 0 else 1
 
 
 def read_or_none(entry: bytes) -> Certificate | None:

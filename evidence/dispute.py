@@ -9,7 +9,7 @@ Counter-claims are settled by the deposited models: a thief's copy holds the own
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ Labels = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Party:
     """Who claims. key: made again by the judge. deposited: the model of the party's second deposit, None when it is not shown. The
-    entries are the places of both deposits in the log `origin`."""
+    entries are the places of both deposits in the log `origin`. declared: the rate of the key's deposit; each mark is tested at
+    its own party's where that is below the judge's, for a rival who declares 1e-300 must not silence the other's mark."""
 
     name: str
     scheme: Watermark
@@ -42,11 +43,12 @@ class Party:
     key_entry: int
     deposited: nn.Module | None = None
     model_entry: int | None = None
+    declared: float = 1.0
 
 
 @dataclass(frozen=True)
 class Test:
-    """One mark in one model. passes: log10 p at or below log10 (alpha / m)."""
+    """One mark in one model. cut: log10 (alpha / m), alpha the lower of the judge's rate and the party's."""
 
     __test__ = False  # pytest: not a test of ours
 
@@ -56,26 +58,26 @@ class Test:
     trials: int | None
     unit: str
     log10_p: float
+    cut: float
     passes: bool
 
 
 @dataclass(frozen=True)
 class Rules:
-    """alpha: the declared rate. draws: m. judge: the judge's own secret, drawn for this hearing."""
+    """alpha: the highest rate that the judge accepts. draws: m. judge: the judge's own secret, drawn for this hearing."""
 
     alpha: float
     draws: int
     judge: Secret
 
-    @property
-    def cut(self) -> float:
-        """log10 (alpha / m)."""
-        return math.log10(corrected(self.alpha, self.draws))
+    def cut(self, party: Party) -> float:
+        return math.log10(corrected(min(self.alpha, party.declared), self.draws))
 
 
 @dataclass(frozen=True)
 class Hearing:
-    """Everything that was found; no secrets. refused: of each mark's triggers and of the controls, (refused, asked)."""
+    """Everything that was found; no secrets. alpha, draws: as in Rules. refused: (refused, asked) of each mark's triggers and of
+    the controls."""
 
     outcome: str
     why: str
@@ -141,14 +143,17 @@ def _in_suspect(
     keys = [party.key, *decoys]
     answered: nn.Module
     if party.scheme.reads == "labels":
-        replay = asked(suspect, party.scheme, keys, task, rules.judge)
+        order = Secret(
+            rules.judge.derive(f"stream/{party.name}", 32)
+        )  # or one party's places would tell the other's
+        replay = asked(suspect, party.scheme, keys, task, order)
         answered, triggers, controls = replay.answers, replay.triggers, replay.controls
     else:
         answered, triggers, controls = _whole(suspect, party), (0, 0), (0, 0)
     found = _tests(party, ["suspect"], [answered], [party.key], rules)
     others = _tests(party, ["suspect"], [answered], decoys, rules)
     worst = min(others, key=lambda test: test.log10_p)
-    return [*found, _renamed(worst, f"most extreme of {DECOYS} decoys", worst.model)], triggers, controls
+    return [*found, replace(worst, mark=f"most extreme of {DECOYS} decoys")], triggers, controls
 
 
 def _whole(suspect: nn.Module | Labels, party: Party) -> nn.Module:
@@ -168,7 +173,7 @@ def _in_models(
     found = _tests(party, names, [model for _, model in shown], [party.key], rules)
     free = _tests(party, ["independent"] * len(independents), independents, [party.key], rules)
     worst = min(free, key=lambda test: test.log10_p)
-    return [*found, _renamed(worst, worst.mark, f"most extreme of {len(free)} independent models")]
+    return [*found, replace(worst, model=f"most extreme of {len(free)} independent models")]
 
 
 def _tests(
@@ -190,15 +195,12 @@ def _tests(
             trials=scores.trials,
             unit=scores.unit,
             log10_p=float(scores.log10_p_MK[m, k]),
-            passes=bool(scores.log10_p_MK[m, k] <= rules.cut),
+            cut=rules.cut(party),
+            passes=bool(scores.log10_p_MK[m, k] <= rules.cut(party)),
         )
         for m, name in enumerate(names)
         for k in range(len(keys))
     ]
-
-
-def _renamed(test: Test, mark: str, model: str) -> Test:
-    return Test(mark, model, test.statistic, test.trials, test.unit, test.log10_p, test.passes)
 
 
 def passes(tests: Sequence[Test], mark: str, model: str) -> bool | None:

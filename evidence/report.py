@@ -30,7 +30,7 @@ def page(case: Mapping[str, Any]) -> str:
         "outcome": escape(hearing["outcome"][:1].upper() + hearing["outcome"][1:]),
         "why": escape(hearing["why"]),
         "parties": "\n".join(map(_party, case["parties"])),
-        "cut": p_text(_cut(hearing)),
+        "cuts": escape(_cuts(hearing)),
         "alpha": f"{hearing['alpha']:g}",
         "draws": str(hearing["draws"]),
         "drawn": escape(case["drawn"]),
@@ -88,8 +88,10 @@ def p_text(log10_p: float) -> str:
     return f"1.0e{exponent + 1}" if mantissa == "10.0" else f"{mantissa}e{exponent}"
 
 
-def _cut(hearing: Mapping[str, Any]) -> float:
-    return math.log10(hearing["alpha"] / hearing["draws"])
+def _cuts(hearing: Mapping[str, Any]) -> str:
+    """Of each party's mark."""
+    cuts = {test["mark"]: test["cut"] for test in hearing["tests"] if test["mark"].endswith("'s mark")}
+    return ", ".join(f"{p_text(cut)} for the {mark}" for mark, cut in cuts.items())
 
 
 def _party(party: Mapping[str, Any]) -> str:
@@ -103,26 +105,25 @@ def _party(party: Mapping[str, Any]) -> str:
 
 
 def _tests(hearing: Mapping[str, Any]) -> Sequence[str]:
-    cut = _cut(hearing)
-    longest = max([-cut, *(-test["log10_p"] for test in hearing["tests"])])
-    return [_test(test, cut, longest) for test in hearing["tests"]]
+    longest = max(-test[value] for test in hearing["tests"] for value in ("cut", "log10_p"))
+    return [_test(test, longest) for test in hearing["tests"]]
 
 
-def _test(test: Mapping[str, Any], cut: float, longest: float) -> str:
+def _test(test: Mapping[str, Any], longest: float) -> str:
     found = "cannot be read" if test["statistic"] is None else f"{test['statistic']:g}"
     shown = found + (f" of {test['trials']}" if test["trials"] and test["statistic"] is not None else "")
     question = ' class="question"' if test["model"] == "suspect" and "decoys" not in test["mark"] else ""
     return (
         f"<tr{question}><td>{escape(test['mark'])}</td><td>{escape(test['model'])}</td>"
         f'<td class="number">{escape(shown)} {escape(test["unit"])}</td><td class="number">{p_text(test["log10_p"])}</td>'
-        f"<td>{_bar(test, cut, longest)}</td><td>{'yes' if test['passes'] else 'no'}</td></tr>"
+        f"<td>{_bar(test, longest)}</td><td>{'yes' if test['passes'] else 'no'}</td></tr>"
     )
 
 
-def _bar(test: Mapping[str, Any], cut: float, longest: float) -> str:
-    length, line = (WIDTH * max(0.0, -value) / longest for value in (test["log10_p"], cut))
+def _bar(test: Mapping[str, Any], longest: float) -> str:
+    length, line = (WIDTH * max(0.0, -value) / longest for value in (test["log10_p"], test["cut"]))
     kind = "bar" if test["passes"] else "rest"
-    label = f"minus log10 p {-test['log10_p']:.1f}, cut {-cut:.1f}"
+    label = f"minus log10 p {-test['log10_p']:.1f}, cut {-test['cut']:.1f}"
     return (
         f'<svg viewBox="0 0 {WIDTH} 18" preserveAspectRatio="none" role="img" aria-label="{label}">'
         f'<rect class="{kind}" x="0" y="4" width="{length:.1f}" height="10"></rect>'

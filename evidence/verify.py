@@ -212,6 +212,9 @@ def _assumptions(bundle: Bundle, log: Verifier | None, witness: Verifier | None)
     if bundle.everything is None:
         out.append("Deposits are bounded by the log's size, not counted: the bundle does not carry the log.")
     out.append(
+        "Deposits are counted up to the head, which is the claimant's choice; what was deposited after it counts not."
+    )
+    out.append(
         "A certificate shows who signed what and that it was in the log before the head; not that it is true, nor who holds a key."
     )
     return out

@@ -207,6 +207,11 @@ def test_every_deposit_counts(deposited: Deposited) -> None:
     assert corrected(1e-6, 3) == pytest.approx(1e-6 / 3)
     with pytest.raises(ValueError, match="at least one"):
         corrected(1e-6, 0)
+    flood = {"scheme": "adi_derived", "n": 1, "alpha": "1e-6", "subsets": 2**53}
+    spoiler = issued(Signer.fresh("spoiler"), "key", commitment=DIGEST, facts=flood).content
+    assert counted([*entries, spoiler], mine).everybody == 3 + 1024
+    with pytest.raises(ConfigError, match="1 to 1024 subsets"):
+        deposit_key(deposited.log, owner_signer(SECRET), DIGEST, "adi_derived", 1, "1e-6", 1025)
 
 
 def test_a_bundle_verifies_offline_and_says_what_it_assumes(deposited: Deposited) -> None:

@@ -1,6 +1,7 @@
 """Hearings: every outcome, what the suspect sees, and the page. Models are tables of answers, so nothing is trained."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -110,6 +111,39 @@ def test_the_cut_is_alpha_over_all_deposits() -> None:
     assert 1 < draws < 10**12
     assert heard(weak, rules=replace(RULES, draws=draws - 1)).outcome == CONSISTENT
     assert heard(weak, rules=replace(RULES, draws=10 * draws)).outcome == NOTHING
+
+
+def test_each_mark_is_tested_at_its_own_declared_rate() -> None:
+    """A rival who declares next to nothing silences himself alone, and a lax claimant is held to the judge's rate."""
+    found = heard(COPY, CLAIMANT, replace(RIVAL, declared=1e-300))
+    cuts = {test.mark: test.cut for test in found.tests if test.mark.endswith("'s mark")}
+    assert cuts == pytest.approx(
+        {"claimant's mark": -6 - math.log10(4), "counter-claimant's mark": -300 - math.log10(4)}
+    )
+    assert found.outcome == CONSISTENT
+    assert not passes(found.tests, "counter-claimant", "suspect")
+    weak = Table(3, OWNER, share=0.35)
+    lax = heard(weak, replace(CLAIMANT, declared=0.9))
+    assert lax == heard(weak) != heard(weak, rules=replace(RULES, alpha=0.01))
+    assert f"{report.p_text(-300 - math.log10(4))} for the counter-claimant&#x27;s mark" in report.page(
+        case(found)
+    )
+
+
+def test_two_parties_triggers_stand_in_different_places() -> None:
+    asked: list[Tensor] = []
+
+    def watch(inputs: Tensor, labels: Tensor) -> Tensor:
+        asked.append(inputs.clone())
+        return labels
+
+    heard(asking(COPY, watch), CLAIMANT, RIVAL)
+    stream = [image.numpy().tobytes() for image in torch.cat(asked)]
+    places = [
+        {stream.index(image.numpy().tobytes()) - start for image in one.examples().inputs}
+        for one, start in ((OWNER, 0), (THIEF, len(stream) // 2))
+    ]
+    assert len(places[0] & places[1]) < 15
 
 
 def test_counter_claims_are_settled_in_the_deposited_models() -> None:

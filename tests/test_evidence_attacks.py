@@ -41,6 +41,7 @@ MARKS = {
     ("grinding, an owner per key", "deposits counted over the log"): False,
     ("overwrite and claim", "the suspect alone is tested"): True,
     ("overwrite and claim", "deposited models are tested"): False,
+    ("overwrite, deposit another model", "deposited models are tested"): True,
     ("forged counter-mark", "chosen keys"): True,
     ("forged counter-mark", "derived keys, alpha / m"): False,
     ("suspect refuses strange inputs", "shuffled with controls"): True,

@@ -117,6 +117,15 @@ def overwrite_claim(world: World) -> Tried:
     return Tried(won, len(found), why, "unknown: his mark would have to be in the owner's deposited model")
 
 
+def decoy_deposit(world: World) -> Tried:
+    """The owner accuses the overwritten copy; the thief claims back, and deposits a model of his own making with his mark in it."""
+    owner, thief = world.party(world.owner, world.marked), world.party(world.thief, world.decoy)
+    found = hear(world.overwritten, owner, thief, world.independents, world.task, _rules(world))
+    return Tried(
+        found.outcome != CONSISTENT, 1, _told(found), "two trainings; the owner is not accused either"
+    )
+
+
 def chosen_counter(world: World) -> Tried:
     """A counter-mark read off the owner's model: any pictures, with the labels it gives them."""
     generator = torch.Generator().manual_seed(seed_for(world.trial.seed, "counter-mark"))
@@ -258,6 +267,7 @@ TABLE: tuple[Entry, ...] = (
     ("grinding, an owner per key", "deposits counted over the log", sybil_counted),
     ("overwrite and claim", "the suspect alone is tested", overwrite_alone),
     ("overwrite and claim", "deposited models are tested", overwrite_claim),
+    ("overwrite, deposit another model", "deposited models are tested", decoy_deposit),
     ("forged counter-mark", "chosen keys", chosen_counter),
     ("forged counter-mark", "derived keys, alpha / m", derived_counter),
     ("suspect refuses strange inputs", "shuffled with controls", refuses),

@@ -28,7 +28,8 @@ from ...evidence.verify import verify as verified
 from ...zoo.files import load_model
 from ..trial import Trial
 from ..verbs import nothing_left
-from .checks import NOT_VALID, content, key, told
+from .checks import NOT_VALID, content, told
+from .checks import key as public
 from .keys import made, trial_of
 
 CLAIMANT, RIVAL = "claimant", "counter-claimant"
@@ -42,7 +43,7 @@ def dispute(arguments: argparse.Namespace, rest: list[str], console: Console) ->
     if not (case / "case.json").is_file():
         raise ConfigError(f"expected a case in {case}, found none; `assay evidence dispute open` makes one")
     if arguments.action_ == "run":
-        return _run(case, arguments.independent, rest, console)
+        return _run(case, arguments.independent, arguments.alpha, rest, console)
     nothing_left(rest)
     return _report(case, console)
 
@@ -100,10 +101,10 @@ def _files(arguments: argparse.Namespace, prefix: str) -> dict[str, str]:
 def _checked(files: dict[str, str], arguments: argparse.Namespace) -> Result:
     bundle, opening = bundles.load(Path(files["bundle"])), read_opening(content(files["opening"]))
     digest = digest_of_file(content(files["model"]))
-    return verified(bundle, key(arguments.log_key), key(arguments.witness_key), opening, [digest])
+    return verified(bundle, public(arguments.log_key), public(arguments.witness_key), opening, [digest])
 
 
-def _run(case: Path, independent: int, rest: list[str], console: Console) -> int:
+def _run(case: Path, independent: int, alpha: str, rest: list[str], console: Console) -> int:
     said = json.loads(content(str(case / "case.json")))
     shown_by = {name: _shown(case, name) for name in said["parties"]}
     mine = shown_by[CLAIMANT]
@@ -118,8 +119,7 @@ def _run(case: Path, independent: int, rest: list[str], console: Console) -> int
 
     suspect = load_model(case / "suspect.model", lambda: trial.task.fresh(None))
     draws, drawn = _draws([bundle for bundle, _ in shown_by.values()])
-    alpha = min(rate(one[0].of_kind("key")[0][1].facts["alpha"]) for one in shown_by.values())
-    rules = Rules(alpha, draws, Secret.fresh())
+    rules = Rules(rate(alpha), draws, Secret.fresh())
     hearing = hear(
         suspect, parties[0], parties[1] if len(parties) > 1 else None, population(trial), trial.task, rules
     )
@@ -165,7 +165,8 @@ def _party(
         "claim": model.facts["claim"],
         "digest": digest,
     }
-    return Party(name, trial.watermark, made(trial, secret), bundle.log.text, index, deposited, entry), facts
+    key, declared = made(trial, secret), rate(said.facts["alpha"])
+    return Party(name, trial.watermark, key, bundle.log.text, index, deposited, entry, declared), facts
 
 
 def _draws(found: list[bundles.Bundle]) -> tuple[int, str]:

@@ -106,6 +106,8 @@ def _dispute(one: argparse.ArgumentParser) -> None:
     one.add_argument("--witness-key", help="of open: the witness's .pub, got elsewhere")
     text = "of run: models trained without either mark (default: %(default)s)"
     one.add_argument("--independent", type=int, default=5, help=text)
+    text = "of run: the highest rate that the judge accepts; a deposit that declares a lower one is tested at that"
+    one.add_argument("--alpha", default="1e-6", help=f"{text} (default: %(default)s)")
 
 
 def _attacks(one: argparse.ArgumentParser) -> None:

@@ -98,6 +98,18 @@ class World:
         return self.scheme.embed(stolen, self.thief.key, task, self.trial.trainer("overwrite"))
 
     @cached_property
+    def decoy(self) -> nn.Module:
+        """Another model of the thief's, marked with his key: nothing in it was stolen."""
+        data, start = self.task.attacker, seed_for(self.trial.seed, "decoy")
+
+        def begun(seed: int | None) -> nn.Module:
+            return self.task.fresh(start if seed is None else seed)
+
+        task = replace(self.task, owner=data, fresh=begun)
+        fresh = self.trial.trainer("decoy")(task.fresh(None), data, label="decoy")
+        return self.scheme.embed(fresh, self.thief.key, task, self.trial.trainer("decoy"))
+
+    @cached_property
     def independents(self) -> list[nn.Module]:
         wanted = replace(self.trial.settings.verification, null_models=INDEPENDENT)
         return population(replace(self.trial, settings=replace(self.trial.settings, verification=wanted)))
