@@ -15,6 +15,7 @@ from ..core.key import Key
 from ..core.suspects import Suspects
 from ..core.texts import Writer
 from ..core.theft import Surrogate
+from ..watermarks.llm.sampling import SamplingMark
 from ..zoo.files import save_key, save_model
 from .cache import code_digest
 from .catalogue import declared
@@ -25,6 +26,7 @@ from .meter import Meter
 from .people import Owner, owner
 from .quality import utility
 from .stolen import surrogates_of
+from .texts.kept import keep
 from .trial import Trial
 
 INNOCENTS = 20  # buyers who did not collude, whom tracing must not accuse
@@ -90,7 +92,7 @@ def check_fit(trial: Trial) -> None:
         raise NotApplicable(f"{mark} marks texts, and a model of {trial.task.name} writes none")
     if writes and scheme.family not in ("language", "control") and scheme.reads != "weights":
         raise NotApplicable(f"{mark} asks for the labels of pictures; a model of {trial.task.name} reads ids")
-    if not scheme.trains and trial.settings.save is not None:
+    if trial.settings.save is not None and not scheme.trains and not isinstance(scheme, SamplingMark):
         raise ConfigError(
             f"{mark} is not in the weights, so save={trial.settings.save} would keep nothing of it; leave save out"
         )
@@ -211,7 +213,8 @@ def asked(model: nn.Module) -> Iterator[list[int]]:
 
 
 def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[Surrogate]) -> None:
-    """The models and the owner's key, for `assay verify`. Surrogates of another architecture are left out."""
+    """The models and the owner's key, for `assay verify`. Surrogates of another architecture are left out. Of a sampling mark,
+    whose marked model has the weights of the unmarked one, the card and texts instead of it, for `assay detect`."""
     config = trial.spec.config
     about = {axis: {"name": trial.spec.choices[axis], "config": config[axis]} for axis in ("task", "model")}
     about["seed"] = config["seed"]
@@ -219,6 +222,9 @@ def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[S
     save_key(folder / "key.safetensors", key, {**scheme, **about})
     models = {"marked": mine.marked, "unmarked": mine.victim}
     models |= {f"surrogate-{s.strength:g}": s.model for s in surrogates}
+    if isinstance(trial.watermark, SamplingMark):
+        keep(folder, trial, key, models)
+        del models["marked"]
     shapes = {name: t.shape for name, t in mine.marked.state_dict().items()}
     for name, model in models.items():
         if {n: t.shape for n, t in model.state_dict().items()} == shapes:
