@@ -16,6 +16,8 @@ from assay.core.secret import Secret
 from assay.core.statistics import best_of_log10_p
 from assay.experiments.cli import main
 from assay.watermarks.llm.card import Card, key_id
+from assay.watermarks.llm.compat_kgw import TransformersKgw
+from assay.watermarks.llm.compat_synthid import TransformersSynthId
 from assay.watermarks.llm.compat_vllm import VllmGumbel
 from assay.watermarks.llm.kgw import Kgw
 from assay.zoo.tokens import of_folder
@@ -156,6 +158,8 @@ BAD: dict[str, tuple[Change, str]] = {
     "another scheme": (card_with(scheme="kgv"), "scheme: the card says 'kgv'"),
     "a share of 2": (card_with(gamma=2.0), "gamma"),
     "a vocabulary in words": (card_with(vocabulary="many"), "vocabulary: expected a int"),
+    "no vocabulary": (card_with(vocabulary=0), "vocabulary: expected 1 to 2147483647"),
+    "another alphabet": (lambda f: (f / "texts.jsonl").write_bytes(b'{"text": "\xe4"}'), "is not in UTF-8"),
     "another file": (lambda f: (f / "card.json").write_text("[]"), "is no card"),
 }
 
@@ -168,6 +172,42 @@ def test_bad_input_is_named(what: str, folder: Path, capsys: pytest.CaptureFixtu
     complaint = " ".join(capsys.readouterr().err.split())
     assert message in complaint
     assert "Traceback" not in complaint
+
+
+BAD_OTHERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
+    "a name of another library": (VllmGumbel(), {}, {"hashing_key": 5}, "expected JSON with 'key'"),
+    "a key that is no whole number": (VllmGumbel(), {}, {"key": 1.5}, "expected JSON with 'key'"),
+    "a negative key": (VllmGumbel(), {}, {"key": -1}, "expected JSON with 'key'"),
+    "a key of more than 63 bits": (TransformersKgw(), {}, {"hashing_key": 2**63}, "from 0 to"),
+    "one key for layers": (TransformersSynthId(), {}, {"keys": 5}, "expected JSON with 'keys'"),
+    "a share too small": (VllmGumbel(), {"alpha": 0.001}, {"key": 5}, "alpha: expected"),
+    "a table that no key shifts": (
+        TransformersSynthId(),
+        {"sampling_table_size": 1000},
+        {"keys": [5]},
+        "sampling_table_size: expected a power of two",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_OTHERS)
+def test_bad_cards_and_keys_of_others_are_named(
+    what: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheme, settings, key, message = BAD_OTHERS[what]
+    found = next(iter(key.values()))
+    (folder / "card.json").write_text(Card.of(scheme, found, V).text())
+    card_with(**settings)(folder)
+    (folder / "key").write_text(json.dumps(key))
+    assert call(folder) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_line_ends_where_jsonl_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not at U+2028 or U+0085, which JSON leaves as they are."""
+    texts('{"text": "w1\u2028w2\u0085w3"}\r\n{"ids": [1, 2, 3]}\r\n')(folder)
+    one, two, _ = found(capsys, folder)
+    assert (one["tokens"], two["tokens"]) == (3, 3)
 
 
 def test_short_texts_get_p_1_where_that_is_allowed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,7 @@ def _found(
         key=key_id(keys[k]),
         message=message,
         terms=terms,
-        pieces=line.pieces if line is not None and terms else [],
+        pieces=line.pieces() if line is not None and terms else [],
     )
 
 

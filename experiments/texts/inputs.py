@@ -16,23 +16,42 @@ from ...zoo.files import load_key
 from ...zoo.tokens import Tokens, of_folder
 from ..catalogue import CONF
 
-OTHER_KEYS = ("hashing_key", "keys", "key")  # as transformers and vLLM name them
+OTHER_KEYS = {
+    "compat/transformers_kgw": ("hashing_key", 2**63),
+    "compat/transformers_synthid": ("keys", 2**63),
+    "compat/vllm_gumbel": ("key", 2**64),
+}
+"""As transformers and vLLM name them, and what they stay below."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A text: its line in the file, its ids, how many of them are the prompt, and what each id reads."""
+    """A text: its line in the file, its ids, how many of them are the prompt."""
 
     number: int
     ids: list[int]
     prompt: int
-    pieces: list[str]
+    tokens: Tokens | None
+
+    def pieces(self) -> list[str]:
+        """What each id reads."""
+        return [
+            self.tokens.decode([v]) if self.tokens is not None and v < self.tokens.size else f"{v} "
+            for v in self.ids
+        ]
+
+
+def read_text(path: Path, what: str) -> str:
+    if not path.is_file():
+        raise ConfigError(f"expected {what}, found no file {path}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not in UTF-8 ({error}): expected {what}") from None
 
 
 def read_card(path: Path) -> Card:
-    if not path.is_file():
-        raise ConfigError(f"expected a card, found nothing at {path}; set --card=CARD.json")
-    return Card.read(path.read_text(encoding="utf-8"), str(path))
+    return Card.read(read_text(path, "a card; set --card=CARD.json"), str(path))
 
 
 def scheme_of(card: Card) -> Any:
@@ -76,20 +95,30 @@ def read_key(path: Path, card: Card) -> Any:
     """A Secret, or another library's key."""
     if path.suffix == ".safetensors":
         return load_key(path, TextKey).secret
-    if not path.is_file():
-        raise ConfigError(f"expected a key, found nothing at {path}; set --key=FILE")
-    text = path.read_text(encoding="utf-8").strip()
+    text = read_text(path, "a key; set --key=FILE").strip()
+    if card.scheme in OTHERS:
+        return _others_key(path, text, card.scheme)
     try:
-        if card.scheme not in OTHERS:
-            return Secret(bytes.fromhex(text))
-        content = json.loads(text)
-        (name,) = [name for name in OTHER_KEYS if name in content]
-        return [int(key) for key in content[name]] if name == "keys" else int(content[name])
-    except (ValueError, TypeError):
-        expected = "64 hex digits, or a key file of `assay run save=`"
-        if card.scheme in OTHERS:
-            expected = f"JSON with one of {', '.join(OTHER_KEYS)}"
-        raise ConfigError(f"{path} is no key of {card.scheme}: expected {expected}; set --key=FILE") from None
+        return Secret(bytes.fromhex(text))
+    except ValueError:
+        raise ConfigError(
+            f"{path} is no key of {card.scheme}: expected 64 hex digits, or a key file of `assay run save=`; set --key=FILE"
+        ) from None
+
+
+def _others_key(path: Path, text: str, scheme: str) -> Any:
+    """A whole number, of SynthID a list of them."""
+    name, most = OTHER_KEYS[scheme]
+    try:
+        found = json.loads(text)[name]
+    except (ValueError, TypeError, KeyError):
+        found = None
+    keys = found if name == "keys" else [found]
+    if not isinstance(keys, list) or not keys or not all(type(k) is int and 0 <= k < most for k in keys):
+        raise ConfigError(
+            f"{path} is no key of {scheme}: expected JSON with {name!r}, whole numbers from 0 to {most - 1}; set --key=FILE"
+        )
+    return found
 
 
 def read_tokenizer(given: str | None, card: Card, card_path: Path) -> Tokens | None:
@@ -108,9 +137,7 @@ def read_tokenizer(given: str | None, card: Card, card_path: Path) -> Tokens | N
 
 def read_lines(path: Path, card: Card, tokens: Tokens | None, prompt: int) -> list[Line]:
     """Of a .jsonl file every line; of any other the whole as one text."""
-    if not path.is_file():
-        raise ConfigError(f"expected texts, found no file {path}")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, "texts")
     rows = [(1, {"text": text})] if path.suffix != ".jsonl" else list(_objects(path, text))
     if not rows or not text.strip():
         raise ConfigError(f'{path} is empty: expected a text, or JSONL with "text" or "ids" on every line')
@@ -118,7 +145,7 @@ def read_lines(path: Path, card: Card, tokens: Tokens | None, prompt: int) -> li
 
 
 def _objects(path: Path, text: str) -> Any:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold other ends of lines, U+2028 say
         if line.strip():
             try:
                 row = json.loads(line)
@@ -152,5 +179,4 @@ def _line(
     first = row.get("prompt", prompt)
     if type(first) is not int or not 0 <= first <= len(ids):
         raise ConfigError(f"{where}: expected a prompt of 0 to {len(ids)} ids, got {first!r}; set --prompt")
-    pieces = [tokens.decode([v]) if tokens is not None and v < tokens.size else f"{v} " for v in ids]
-    return Line(number, ids, first, pieces)
+    return Line(number, ids, first, tokens)

@@ -100,7 +100,7 @@ def _print(console: Console, found: "list[Found]", unit: str, fpr: float) -> Non
         held = sum(10 ** (one.holm or 0.0) <= fpr for one in texts)
         console.print(
             f"{alone} of {len(texts)} texts alone; {held} with Holm's correction for {len(texts)} texts. Of unmarked texts "
-            f"about {fpr:.0%} are claimed alone.",
+            f"at most a share of {fpr:g} is claimed alone.",
             soft_wrap=True,
             highlight=False,
         )

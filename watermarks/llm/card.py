@@ -72,6 +72,8 @@ class Card:
                     f"{field}: expected a {kind.__name__} in {name}, got {content.get(field)!r}"
                 )
         known = {field: content.pop(field) for field in NAMES}
+        if not 1 <= known["vocabulary"] < 2**31:
+            raise ConfigError(f"vocabulary: expected 1 to {2**31 - 1} in {name}, got {known['vocabulary']}")
         return Card(**known, settings=content)
 
     def expect(self, other: "Card") -> None:

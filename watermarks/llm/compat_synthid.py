@@ -48,6 +48,11 @@ class TransformersSynthId(Configured):
     sampling_table_seed: int = 0
     context_history_size: Annotated[int, Ge(1)] = 1024
 
+    def __post_init__(self) -> None:
+        size = self.sampling_table_size
+        if size & (size - 1):  # a key would not shift it
+            raise ValueError(f"sampling_table_size: expected a power of two, got {size}")
+
     @property
     def width(self) -> int:
         return self.ngram_len - 1
@@ -118,11 +123,8 @@ class TransformersSynthId(Configured):
         return ones_BT
 
     def law(self, hash_N: Tensor) -> Floats:
-        """ln P[a layer's sum = k] over a uniform key, k from 0 to N. ValueError for a table whose size is no power of two, which a
-        key does not shift."""
+        """ln P[a layer's sum = k] over a uniform key, k from 0 to N."""
         size = self.sampling_table_size
-        if size & (size - 1):
-            raise ValueError(f"sampling_table_size: expected a power of two, got {size}")
         place_N = (hash_N * MULTIPLIER % size).numpy()
         met = np.bincount(place_N, minlength=size).astype(np.float64)
         entries = table(size, self.sampling_table_seed).double().numpy()

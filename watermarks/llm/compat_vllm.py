@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...core.contracts import Configured
 from ...core.errors import ConfigError
-from ...core.gamma_sums import two_gammas_log10_p
+from ...core.gamma_sums import LEAST, two_gammas_log10_p
 from ...core.statistics import Floats
 from ...kernels.text_dedup import LAST, first_of_runs, window_keys
 from ...kernels.text_prf import uniforms, wrapped
@@ -41,6 +41,10 @@ class VllmGumbel(Configured):
     algorithm: Literal["gumbel", "dual_key_gumbel"] = "gumbel"
     context_width: Annotated[int, Ge(1)] = 4
     alpha: Annotated[float, Ge(0), Le(1)] = 0.1
+
+    def __post_init__(self) -> None:
+        if 0 < min(self.alpha, 1 - self.alpha) < LEAST:
+            raise ValueError(f"alpha: expected 0, 1 or {LEAST} to {1 - LEAST}, got {self.alpha}")
 
     @property
     def width(self) -> int:
