@@ -73,6 +73,12 @@ def test_counts_are_transformers(scheme: Any, width: int) -> None:
     assert (found.log10_p[:, 1] > -3).all()
 
 
+def test_the_list_after_id_0_is_every_keys_and_no_evidence() -> None:
+    ids = [7, 0, 5, 9]
+    found = TransformersKgw().examine(Texts.of([ids]), [KEY, KEY + 2], V)
+    assert found.scored.tolist() == [[2, 2]]
+
+
 def test_synthid_values_masks_and_means_are_transformers() -> None:
     marking = transformers.SynthIDTextWatermarkingConfig(keys=LAYERS, ngram_len=4, context_history_size=32)
     ids_BT = generated(marking)

@@ -5,8 +5,8 @@ selfhash  the least of key x a_i x b over the window's ids, the candidate's own 
           1,000,003 places; 64 bits that wrap
 
 transformers counts repeated bigrams unless told otherwise, calls z normal, and scores the prompt with the text. Here p is of
-positions whose seed is new: over the draw of the key their lists are independent, floor(gamma V) of V each, and the count is
-binomial. Lists are those of a CPU: the same key gives others on a GPU.
+positions whose seed is new and not 0, which every key gives after id 0: over the draw of the key their lists are independent,
+floor(gamma V) of V each, and the count is binomial. Lists are those of a CPU: the same key gives others on a GPU.
 
 Suffixes: B texts, T positions, N n-grams, H ids of one.
 """
@@ -118,5 +118,6 @@ class TransformersKgw(Configured):
         exists_BT = (seeds_BT != NONE) & (torch.arange(seeds_BT.shape[1]) < texts.lengths_B[:, None])
         seeds_BT = torch.where(exists_BT, seeds_BT, NONE)
         new_BT = first_of_runs(texts.pieces(seeds_BT)).reshape(seeds_BT.shape)
-        scored_BT = exists_BT & new_BT & (torch.arange(seeds_BT.shape[1]) >= texts.prompt_B[:, None])
+        after_BT = torch.arange(seeds_BT.shape[1]) >= texts.prompt_B[:, None]
+        scored_BT = exists_BT & new_BT & after_BT & (seeds_BT != 0)
         return self.green(texts.ids_BT, seeds_BT, key, vocabulary).double(), scored_BT

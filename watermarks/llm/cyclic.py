@@ -21,12 +21,12 @@ from ...core.payload import Message
 from ...core.secret import Secret
 from ...core.statistics import best_of_log10_p
 from ...core.text_tails import counts_log10_p, gamma_log10_p
-from ...kernels.text_generation import gumbel_argmax
 from ...kernels.text_green import green_bias
 from ...kernels.text_mark import TextMark
 from ...kernels.text_prf import uniforms
 from .corpus import Texts
-from .drawing import chosen, drawn, drawn_where, only, repeated, windows_of
+from .drawing import drawn, drawn_where, only, windows_of
+from .gumbel import keyed_ids
 from .messages import embedded, shown
 from .sampling import Reading, SamplingMark, TextKey, standard, stream, streams, words_of
 
@@ -62,9 +62,9 @@ class Cyclic(SamplingMark):
         windows_BH = windows_of(context_BL, self.width)
         if windows_BH is None:
             return logits_BV
-        keys, message_B = self._key_and_message(logits_BV, secret)
+        keys = torch.tensor([stream(secret, self.scheme)], device=logits_BV.device)
         mark = self.text_mark(logits_BV.shape[1])
-        return green_bias(logits_BV, windows_BH, keys, mark, self.delta, message_B)
+        return green_bias(logits_BV, windows_BH, keys, mark, self.delta, self._message(logits_BV, secret))
 
     def next_ids(
         self, logits_BV: Tensor, context_BL: Tensor, secret: Secret, generator: torch.Generator | None
@@ -75,19 +75,13 @@ class Cyclic(SamplingMark):
         return drawn_where(free_B, logits_BV, ids_B, generator)
 
     def _keyed(self, logits_BV: Tensor, context_BL: Tensor, secret: Secret) -> tuple[Tensor, Tensor]:
-        windows_BH = windows_of(context_BL, self.width)
-        if windows_BH is None:
-            rows = len(logits_BV)
-            return context_BL.new_zeros(rows), torch.ones(rows, dtype=torch.bool, device=logits_BV.device)
-        keys, message_B = self._key_and_message(logits_BV, secret)
-        mark = self.text_mark(logits_BV.shape[1])
-        ids_B = gumbel_argmax(logits_BV, windows_BH, keys, mark, payload_B=message_B)
-        return chosen(ids_B), repeated(context_BL, self.width)
+        key, mark = stream(secret, self.scheme), self.text_mark(logits_BV.shape[1])
+        return keyed_ids(logits_BV, context_BL, key, mark, self._message(logits_BV, secret))
 
-    def _key_and_message(self, logits_BV: Tensor, secret: Secret) -> tuple[Tensor, Tensor]:
+    def _message(self, logits_BV: Tensor, secret: Secret) -> Tensor:
+        """(B,) the same for every row."""
         message = embedded(self.payload, secret, self.bits, self.scheme)
-        keys = torch.tensor([stream(secret, self.scheme)], device=logits_BV.device)
-        return keys, torch.full((len(logits_BV),), message, device=logits_BV.device)
+        return torch.full((len(logits_BV),), message, device=logits_BV.device)
 
     def examine(self, texts: Texts, secrets: Sequence[Secret], vocabulary: int) -> Reading:
         mark, keys_K = self.text_mark(vocabulary), streams(secrets, self.scheme)

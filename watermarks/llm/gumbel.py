@@ -24,6 +24,19 @@ from .drawing import chosen, drawn_where, only, repeated, windows_of
 from .sampling import Reading, SamplingMark, standard, stream, streams, words_of
 
 
+def keyed_ids(
+    logits_BV: Tensor, context_BL: Tensor, key: int, mark: TextMark, message_B: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(B,) the key's ids, and (B,) bool, rows that are to be drawn without it: those whose window is short, or not new."""
+    windows_BH = windows_of(context_BL, mark.width)
+    if windows_BH is None:
+        rows = len(logits_BV)
+        return context_BL.new_zeros(rows), torch.ones(rows, dtype=torch.bool, device=logits_BV.device)
+    keys = torch.tensor([key], device=logits_BV.device)
+    ids_B = gumbel_argmax(logits_BV, windows_BH, keys, mark, payload_B=message_B)
+    return chosen(ids_B), repeated(context_BL, mark.width)
+
+
 @dataclass(frozen=True)
 class Gumbel(SamplingMark):
     paper = "Aaronson, 2022; Kuditipudi et al., TMLR 2024, arXiv:2307.15593"
@@ -37,14 +50,7 @@ class Gumbel(SamplingMark):
         return TextMark(vocabulary, self.width, self.prf, "gumbel")
 
     def keyed(self, logits_BV: Tensor, context_BL: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        """(B,) the key's ids, and (B,) bool, rows that are to be drawn without it."""
-        windows_BH = windows_of(context_BL, self.width)
-        if windows_BH is None:
-            rows = len(logits_BV)
-            return context_BL.new_zeros(rows), torch.ones(rows, dtype=torch.bool, device=logits_BV.device)
-        keys = torch.tensor([key], device=logits_BV.device)
-        ids_B = gumbel_argmax(logits_BV, windows_BH, keys, self.text_mark(logits_BV.shape[1]))
-        return chosen(ids_B), repeated(context_BL, self.width)
+        return keyed_ids(logits_BV, context_BL, key, self.text_mark(logits_BV.shape[1]))
 
     def adjusted(self, logits_BV: Tensor, context_BL: Tensor, secret: Secret) -> Tensor:
         """Every other logit -inf."""

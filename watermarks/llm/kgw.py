@@ -54,7 +54,8 @@ class Kgw(SamplingMark):
         if self.window == "left":
             keys = torch.tensor([key], device=logits_BV.device)
             return green_bias(logits_BV, windows_BH, keys, mark, self.delta)
-        green_BV = anchored_mask(windows_BH, stream(secret, f"{self.scheme}/anchor"), key, mark, self.window)
+        anchor_key = stream(secret, f"{self.scheme}/anchor")
+        green_BV = anchored_mask(windows_BH.cpu(), anchor_key, key, mark, self.window)
         return logits_BV.float() + self.delta * green_BV.to(logits_BV.device)
 
     def examine(self, texts: Texts, secrets: Sequence[Secret], vocabulary: int) -> Reading:

@@ -12,7 +12,7 @@ Suffixes: B rows or texts, T positions, L ids so far, V vocabulary, K keys, M su
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -216,8 +216,3 @@ def _by_prompts(keys: Sequence[TextKey]) -> list[list[int]]:
         name = key.prompts_NP.numpy().tobytes() + str((key.vocabulary, tuple(key.prompts_NP.shape))).encode()
         groups.setdefault(name, []).append(k)
     return list(groups.values())
-
-
-def as_corpus(texts: Texts) -> Texts:
-    """The same texts as one piece of evidence."""
-    return replace(texts, corpus=True)

@@ -69,7 +69,7 @@ def anchors(ids_BT: Tensor, width: int, key: int, mark: TextMark, window: Window
 
 
 def anchored_mask(windows_BH: Tensor, anchor_key: int, key: int, mark: TextMark, window: Window) -> Tensor:
-    """(B, V) bool: the green ids after each row's window. mark: of width 1."""
+    """(B, V) bool: the green ids after each row's window, on the CPU. mark: of width 1."""
     keys = torch.tensor([key])
     if window == "minhash":
         anchor_B = ranks(mark.vocabulary, anchor_key, mark.prf)[windows_BH].amin(-1) % ID
