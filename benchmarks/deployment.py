@@ -1,7 +1,7 @@
 """What deploying costs: opening a package against a plain file, a query through the gateway against the bare model, and from how
 many requests on the whole lies under 1 % or 5 %. A curve over model cost and requests, not a number.
 
-python benchmarks/deployment.py [PAIRS of timings, 200] [REQUESTS of each client of the load test, 50]
+python benchmarks/deployment.py [PAIRS of timings, 200; a fifth for the large model] [REQUESTS of each client of the load test, 50]
 
 CPU seconds of one process and one thread (benchmarks/overhead.py); HTTP's server is a thread of it, so both ends count. The load
 test alone is wall time, and the file says how busy the machine was.
@@ -208,10 +208,11 @@ def main(pairs: int, requests: int) -> None:
         for name, (model, inputs) in models.items():
             place = Path(folder) / name
             place.mkdir()
-            loads[name] = loading(model, place, pairs if name == "small" else max(5, pairs // 20))
-            queries[name] = querying(model, inputs, place, pairs)
-            count = sum(one.numel() for one in model.parameters())
-            shown[name] = {"parameters": count, **summary(loads[name], queries[name])}
+            count = pairs if name != "large" else max(5, pairs // 5)
+            loads[name] = loading(model, place, count)
+            queries[name] = querying(model, inputs, place, count)
+            weights = sum(one.numel() for one in model.parameters())
+            shown[name] = {"parameters": weights, "pairs": count, **summary(loads[name], queries[name])}
             print(name, json.dumps(shown[name]), flush=True)
         answered = load_test(*models["small"], Path(folder), requests)
         marked = marks(pairs, Path(folder))

@@ -60,18 +60,20 @@ def ratio(seconds: Timings, of: str, to: str, draws: int = 2000) -> Ratio:
 
 
 def break_even(load: Timings, query: Timings, way: str | None) -> dict[str, Any]:
-    """The least number of requests from which the package costs no more than a level of load and queries without it. way: of the
-    queries; None: they run bare, once the package is open."""
+    """The least number of requests from which the package costs no more than a level of load and queries without it; "not
+    resolvable" where the level lies in the interval of what a query pays. way: of the queries; None: they run bare, once the
+    package is open."""
     opened, plain = (statistics.median(load[name]) for name in ("package", "plain"))
     bare = statistics.median(query["bare"])
-    more = 0.0 if way is None else max(statistics.median(query[way]) - bare, 0.0)
+    paid = Ratio(1, 1, 1) if way is None else ratio(query, way, "bare")
     found: dict[str, Any] = {}
     for level in LEVELS:
-        margin = level * bare - more
+        margin = (1 + level - paid.ratio) * bare
         once = opened - plain - level * plain
-        found[f"{level:.0%}"] = (
-            "never" if margin <= 0 < once else max(0, math.ceil(once / margin)) if margin > 0 else 0
-        )
+        if paid.low <= 1 + level <= paid.high:
+            found[f"{level:.0%}"] = "not resolvable"
+        else:
+            found[f"{level:.0%}"] = max(0, math.ceil(once / margin)) if margin > 0 else "never"
     return found
 
 

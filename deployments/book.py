@@ -131,10 +131,11 @@ class Book:
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield Turn(database)
+                database.execute("COMMIT")
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
-            database.execute("COMMIT")
 
     def open(self, account: str, budget: int | None) -> None:
         """A new account, or another budget for one that there is."""

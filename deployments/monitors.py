@@ -2,9 +2,11 @@
 
 The threshold is no constant but an exact quantile of honest customers' (customers.py): each is followed to his end, and of m of
 them the ceil((m + 1)(1 - fpr))-th smallest of the largest suspicions is taken. A further customer, exchangeable with these, raises
-an alarm at any time with probability at most fpr (Vovk et al., Algorithmic Learning in a Random World, 2005, section 2.2).
-Customers of one kind alone are not exchangeable with the mixture, so narrow ones may be accused far more often: `protects:
-every_kind` takes the largest threshold of any kind.
+an alarm at any time with probability at most fpr (Vovk et al., Algorithmic Learning in a Random World, 2005, section 2.2). They are
+not quite exchangeable: of every kind as many are taken, where kinds at random would be exact. Of 120 customers at fpr 0.05, the
+rate is 6/121 for kinds that are alike and 6/126 for kinds that do not overlap; above fpr = 1/6 the latter can exceed fpr by some
+thousandths. Customers of one kind alone are not exchangeable with the mixture, so narrow ones may be accused far more often:
+`protects: every_kind` takes the largest threshold of any kind.
 """
 
 import math
@@ -21,7 +23,7 @@ from ..core.contracts import Configured
 from ..core.errors import ConfigError
 from ..core.secret import seed_for
 from .book import Asked
-from .customers import Customer, by_kind, customers
+from .customers import KINDS, Customer, by_kind, customers
 from .home import Home
 
 
@@ -84,10 +86,11 @@ class Monitor(Configured, ABC):
         groups = list(by_kind(found).values()) if self.protects == "every_kind" else [list(range(len(found)))]
         fewest = math.ceil(1 / self.fpr) - 1
         if min(map(len, groups)) < fewest:
-            what = "of every kind" if self.protects == "every_kind" else "in all"
+            every = self.protects == "every_kind"
+            each = fewest if every else math.ceil(fewest / len(KINDS))
             raise ConfigError(
-                f"a false-positive rate of {self.fpr:g} takes {fewest} customers {what}, got {min(map(len, groups))}; "
-                f"set deployment.monitor.per_kind={fewest}"
+                f"a false-positive rate of {self.fpr:g} takes {fewest} customers {'of every kind' if every else 'in all'}, "
+                f"got {min(map(len, groups))}; set deployment.monitor.per_kind={each}"
             )
         return max(exact_quantile(largest_U[group], self.fpr) for group in groups)
 

@@ -101,10 +101,10 @@ def test_too_few_customers_support_no_rate() -> None:
     found = customers(POOL, TEMPLATES, 2, 0)
     largest_U = torch.zeros(len(found), dtype=torch.float64)
     with pytest.raises(
-        ConfigError, match=r"takes 19 customers in all, got 12; set deployment\.monitor\.per_kind=19"
+        ConfigError, match=r"takes 19 customers in all, got 12; set deployment\.monitor\.per_kind=4"
     ):
         Rate().threshold(found, largest_U)
-    with pytest.raises(ConfigError, match="of every kind, got 2"):
+    with pytest.raises(ConfigError, match=r"takes 3 customers of every kind, got 2; set .*per_kind=3"):
         Rate(fpr=0.25, protects="every_kind").threshold(found, largest_U)
     assert Rate(fpr=0.1).threshold(found, largest_U) == 0
 

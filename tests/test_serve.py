@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from assay.deployments.home import Home
 from assay.deployments.licence.licence import issue, read, terms
 from assay.deployments.licence.revocation import Revocations
 from assay.deployments.monitors import Monitor, Watch, Watcher
-from assay.deployments.package.identity import Identity
+from assay.deployments.package.identity import Identity, Rejected
 from assay.deployments.serve.app import app
 from assay.deployments.serve.keyring import Keyring
 from assay.deployments.serve.remote import Remote
@@ -360,6 +361,20 @@ def test_a_licence_limits_all_accounts_together_and_ends_at_once(tmp_path: Path)
     lists.append(None)
     with pytest.raises(Denied, match="revocation list"):
         alice.labels(dark)
+
+
+def test_who_waits_for_a_turn_while_the_licence_is_revoked_is_refused(tmp_path: Path) -> None:
+    service, _, lists = licensed(tmp_path, int(time.time()))
+    assert service.licensed is not None
+    revoked = (service.licensed.licence.jti,)
+    with ThreadPoolExecutor(1) as pool:
+        with service.licensed.book.turn():
+            waiting = pool.submit(service.query, "labels", inputs(1), "alice")
+            time.sleep(0.2)
+            lists.append(Revocations(OWNER.public.kid, 2, int(time.time()) + 500, revoked))
+        with pytest.raises(Rejected, match="was revoked"):
+            waiting.result()
+    assert service.gateway.queries == 0
 
 
 def test_an_expired_licence_answers_nothing(tmp_path: Path) -> None:

@@ -30,12 +30,12 @@ class Licensed:
     def query(self, gateway: Gateway, want: Want, inputs: Tensor, account: str) -> Reply:
         """Rejected once the licence holds no longer; the limit cuts a reply like a budget."""
         terms, name = self.licence.terms, self.licence.jti
-        current(self.licence, self.revoked())
         if "query" not in terms.operations or (want == "scores" and terms.output == "labels"):
             raise Denied(
                 f"the licence answers {terms.output} to {' and '.join(terms.operations)}, not {want}"
             )
         with self.book.turn() as turn:
+            current(self.licence, self.revoked())  # not before: who waited for the turn may have outlived it
             standing = turn.standing(name) or turn.open(name, terms.queries)
             count = len(inputs) if standing.left is None else min(len(inputs), standing.left)
             reply = gateway.query(want, inputs[:count], account)

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,31 +12,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...core.errors import ConfigError
-from ..show import terminal
+from ..actions import Action, acted
 
 if TYPE_CHECKING:
     from ...deployments.licence.licence import Licence
     from ...deployments.package.header import Header
 
-REFUSED = 1
 SHORT = 16  # digits of a kid that are shown
 
 
 def package(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
     """0 done, 1 refused: what was shown does not hold."""
-    from ...deployments.package.identity import Rejected
-
-    if rest and arguments.action_ not in ("create", "trace"):
-        raise ConfigError(f"unexpected argument {rest[0]!r}; see `assay package {arguments.action_} --help`")
-    for word in rest:
-        if "=" not in word or word.startswith("-"):
-            raise ConfigError(f"expected overrides such as task=digits, got {word!r}")
-    try:
-        return ACTIONS[arguments.action_](arguments, rest, console)
-    except Rejected as error:
-        complain = terminal(stderr=True)
-        complain.print(f"[red]refused:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        return REFUSED
+    return acted(ACTIONS, ("create", "trace"), arguments, rest, console)
 
 
 def keys(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
@@ -246,7 +233,6 @@ def day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-Action = Callable[[argparse.Namespace, Sequence[str], Console], int]
 ACTIONS: dict[str, Action] = {
     "keys": keys,
     "create": create,

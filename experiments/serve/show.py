@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,30 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...core.errors import ConfigError
+from ..actions import REFUSED, Action, acted
 from ..show import plain_table, terminal
 
 if TYPE_CHECKING:
     from ...deployments.serve.wire import Limits
     from .serve import Place, Sealed
 
-REFUSED = 1
-
 
 def serve(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
     """0 done, 1 refused: a package that does not open, a book that was changed."""
-    from ...deployments.package.identity import Rejected
-
-    if rest and arguments.action_ != "start":
-        raise ConfigError(f"unexpected argument {rest[0]!r}; see `assay serve {arguments.action_} --help`")
-    for word in rest:
-        if "=" not in word or word.startswith("-"):
-            raise ConfigError(f"expected overrides such as deployment=api_label, got {word!r}")
-    try:
-        return ACTIONS[arguments.action_](arguments, rest, console)
-    except Rejected as error:
-        complain = terminal(stderr=True)
-        complain.print(f"[red]refused:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        return REFUSED
+    return acted(ACTIONS, ("start",), arguments, rest, console)
 
 
 def start(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
@@ -72,7 +59,6 @@ def key(arguments: argparse.Namespace, rest: Sequence[str], console: Console) ->
 
 def revoke(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
     """In the book, which every answer asks; the key stays, so that the account is told why."""
-
     place = _existing(arguments)
     if arguments.account not in place.keyring.accounts():
         raise ConfigError(f"there is no account {arguments.account!r}; `assay serve status` lists them")
@@ -146,5 +132,4 @@ def _sealed(arguments: argparse.Namespace) -> "Sealed | None":
     return Sealed(Path(arguments.key), Path(arguments.issuer), licence, revoked)
 
 
-Action = Callable[[argparse.Namespace, Sequence[str], Console], int]
 ACTIONS: dict[str, Action] = {"start": start, "key": key, "revoke": revoke, "status": status}
