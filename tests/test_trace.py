@@ -149,6 +149,11 @@ def test_the_nearest_of_each_view_is_a_hit_whatever_the_others(tmp_path: Path) -
 def test_a_key_is_never_lost_or_replaced_in_silence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["trace", "add", "0.safetensors", "--registry", "dna"]
     assert main([*words]) == 0
+    capsys.readouterr()
+    alone = traced(
+        capsys, "0.safetensors"
+    )  # the registry's only model, and no strangers: a distance of 0 to everything
+    assert (alone["verdict"], alone["hits"][0]["score"]) == ("undecided", 0)
     assert main([*words, "--key", "key.safetensors"]) == 2
     assert "already, without a key" in capsys.readouterr().err
     words[2] = "1.safetensors"

@@ -92,7 +92,7 @@ def ranked(registry: Registry, found: dict[str, Found], top: int) -> list[Hit]:
     scores: dict[int, float] = {}
     for view, nearest in found.items():
         for match in nearest.matches:
-            score = match.distance / nearest.typical
+            score = match.distance / (nearest.typical or 1.0)  # 0: a registry of the suspect alone
             scores[match.number] = min(score, scores.get(match.number, math.inf))
             here = {"distance": match.distance, "log10_p": match.log10_p}
             views.setdefault(match.number, {})[view] = here
