@@ -26,6 +26,11 @@ class Tokens:
         """The number of tokens, at most the width of a model's head."""
         return int(self.tokenizer.get_vocab_size())
 
+    @property
+    def ending(self) -> str | None:
+        """That id as text."""
+        return None if self.end is None else str(self.tokenizer.id_to_token(self.end))
+
     @cached_property
     def hash(self) -> str:
         """16 hex digits that name the tokenizer: of its whole definition."""

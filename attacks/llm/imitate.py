@@ -4,7 +4,7 @@ What the student then writes by itself shows what he learnt of the mark: radioac
 "learnability"; Sander et al., NeurIPS 2024, arXiv:2402.14904). Suffixes: N texts, P ids of a prompt, T ids of a text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -28,6 +28,21 @@ def lessons(prompts_NP: Tensor, texts_NT: Tensor) -> Examples:
     return Examples(whole_NL[:, :-1].contiguous(), targets_NL)
 
 
+def answered(
+    access: Access, adversary: Adversary, prompt: int, shares: Sequence[float]
+) -> Iterator[Examples]:
+    """At every share of the budget the beginnings of the thief's windows (N, P) and what the API writes after them (N, T): as many
+    ids as fill a window and the one that follows it. ConfigError for a prompt that leaves nothing to write."""
+    windows_NW = within_budget(adversary)
+    written = windows_NW.shape[1] + 1 - prompt
+    if written < 1:
+        raise ConfigError(
+            f"the thief's windows have {windows_NW.shape[1]} ids, and a prompt of {prompt} leaves none to write; "
+            "set attack.prompt=16"
+        )
+    return growing(windows_NW[:, :prompt], shares, lambda prompts_NP: access.texts(prompts_NP, written))
+
+
 @dataclass(frozen=True)
 class Imitate(Attack):
     needs = "texts"
@@ -44,17 +59,6 @@ class Imitate(Attack):
     """An architecture (+model@attack.student=...); None: the victim's."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        windows_NW = within_budget(adversary)
-        written = windows_NW.shape[1] + 1 - self.prompt
-        if written < 1:
-            raise ConfigError(
-                f"the thief's windows have {windows_NW.shape[1]} ids, and a prompt of {self.prompt} leaves none to write; "
-                "set attack.prompt=16"
-            )
-
-        def ask(prompts_NP: Tensor) -> Tensor:
-            return access.texts(prompts_NP, written)
-
-        for data in growing(windows_NW[:, : self.prompt], self.shares, ask):
+        for data in answered(access, adversary, self.prompt, self.shares):
             taught = lessons(data.inputs, data.targets)
             yield Surrogate(float(len(data)), student(adversary, self.student, taught, self.epochs))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ...core.errors import NotApplicable
 from ...core.theft import Adversary
-from ...zoo.tokens import END, Tokens
+from ...zoo.text_tasks import NextIds
+from ...zoo.tokens import Tokens
 from .characters import homoglyphs, spaces, zero_width
 from .reseller import Edit, Edits
 from .wordnet import replaced, wordnet
@@ -30,19 +31,22 @@ class Retold:
     change: Change
 
     def __call__(self, ids_NT: Tensor, share: float, generator: torch.Generator, /) -> Tensor:
-        texts = [self.tokens.decode(ids_T).split(END) for ids_T in ids_NT.tolist()]
-        changed = [END.join(self.change(part, share, generator) for part in parts) for parts in texts]
+        changed = [self._changed(self.tokens.decode(ids_T), share, generator) for ids_T in ids_NT.tolist()]
         encoded = self.tokens.encode(changed)
         length = min(map(len, encoded), default=0)
         return torch.tensor([ids[:length] for ids in encoded], dtype=torch.int64).view(len(ids_NT), length)
 
+    def _changed(self, text: str, share: float, generator: torch.Generator) -> str:
+        end = self.tokens.ending
+        parts = [text] if end is None else text.split(end)
+        return (end or "").join(self.change(part, share, generator) for part in parts)
+
 
 def tokens_of(task: Any) -> Tokens:
     """NotApplicable where the task has no text."""
-    if not hasattr(task, "tokens"):
+    if not isinstance(task, NextIds):
         raise NotApplicable(f"the attack edits text, and {getattr(task, 'name', 'the task')} has none")
-    found: Tokens = task.tokens()
-    return found
+    return task.tokens()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ...core.suspects import logits
 from ...core.texts import Plain
 from ...core.theft import Access, Adversary, Attack, Surrogate
 from ...kernels.text_dedup import window_keys
-from ..extract import growing, within_budget
+from .imitate import answered
 
 PIECE = 64  # texts at a time whose probabilities are summed
 
@@ -108,13 +108,7 @@ class Spoof(Attack):
         recipe = replace(adversary.recipe, epochs=self.epochs)
         fresh = adversary.fresh(seed_for(adversary.seed, "forger"))
         model = adversary.fit(fresh, adversary.data, recipe=recipe, label="the forger's model")
-        windows_NW = within_budget(adversary)
-        written = windows_NW.shape[1] - self.prompt
-
-        def ask(prompts_NP: Tensor) -> Tensor:
-            return access.texts(prompts_NP, written)
-
-        for data in growing(windows_NW[:, : self.prompt], self.shares, ask):
+        for data in answered(access, adversary, self.prompt, self.shares):
             forger = copy.deepcopy(model)
             favoured = learnt(model, data.inputs, data.targets, self.width, self.windows, self.strength)
             forger.sampler = favoured  # type: ignore[assignment]
