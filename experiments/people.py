@@ -121,7 +121,8 @@ def training(trial: Trial, seed: int) -> dict[str, Any]:
     """What identifies a training in the cache."""
     config = trial.spec.config
     hardware = {name: value for name, value in config["trainer"].items() if name != "progress"}
-    return {"task": config["task"], "model": config["model"], "trainer": hardware, "seed": seed}
+    files = {"files": contents} if (contents := trial.settings.task.contents()) else {}
+    return {"task": config["task"], "model": config["model"], **files, "trainer": hardware, "seed": seed}
 
 
 def timed(work: Callable[[Trainer], nn.Module], fit: Trainer) -> Callable[[], Trained]:

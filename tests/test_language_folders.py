@@ -11,13 +11,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from assay.core.contracts import Recipe
 from assay.core.errors import ConfigError
 from assay.experiments.api import build
-from assay.experiments.people import clean
-from assay.zoo.folders import Folder, OfTask
+from assay.experiments.people import clean, training
+from assay.zoo.folders import Folder, OfTask, contents
 from assay.zoo.language import LanguageModel
 from assay.zoo.text_tasks import Language
 from assay.zoo.tokens import BYTES, Tokens
 
 TOPICS = Language(corpus="topics", vocabulary=400, window=32, test_windows=8)
+TOY = (
+    *("task=lm_folder", "task.window=32", "task.corpus=topics", "task.limit=9", "model=of_task"),
+    *("watermark=none", "attack=none", "verification.null_models=0"),
+)
 
 
 def small_llama(folder: Path, vocabulary: int = 400, tokens: Tokens | None = None) -> LlamaForCausalLM:
@@ -39,14 +43,7 @@ def small_llama(folder: Path, vocabulary: int = 400, tokens: Tokens | None = Non
 
 def test_any_folder_is_a_task_whose_victim_is_the_model_as_it_is(tmp_path: Path) -> None:
     net = small_llama(tmp_path / "own")
-    words = (
-        "task=lm_folder",
-        f"task.model={tmp_path / 'own'}",
-        "task.window=32",
-        "task.corpus=topics",
-        "model=of_task",
-    )
-    trial = build(*words, "task.limit=9", "watermark=none", "attack=none", "verification.null_models=0")
+    trial = build(f"task.model={tmp_path / 'own'}", *TOY)
     victim, facts = clean(trial, 0)
     assert isinstance(victim, LanguageModel)
     assert facts["steps"] == 0
@@ -59,7 +56,19 @@ def test_any_folder_is_a_task_whose_victim_is_the_model_as_it_is(tmp_path: Path)
     record = trial.run()
     assert record["curve"][0]["agreement"] == 1
     with pytest.raises(ConfigError, match=r"set verification\.null_models=0"):
-        build(*words, "attack=none", "watermark=none").run()
+        build(f"task.model={tmp_path / 'own'}", *TOY[:-1]).run()
+
+
+def test_another_model_in_the_same_folder_is_another_entry_of_the_cache(tmp_path: Path) -> None:
+    small_llama(tmp_path)
+    first = training(build(f"task.model={tmp_path}", *TOY), 0)
+    assert training(build(f"task.model={tmp_path}", *TOY), 0) == first
+    net = small_llama(tmp_path)
+    with torch.no_grad():
+        net.model.norm.weight[0] += 1
+    net.save_pretrained(tmp_path)
+    contents.cache_clear()
+    assert training(build(f"task.model={tmp_path}", *TOY), 0) != first
 
 
 def folder(path: Path) -> Folder:

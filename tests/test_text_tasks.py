@@ -76,8 +76,9 @@ def test_targets_are_the_ids_that_follow() -> None:
     assert torch.equal(task.owner.inputs[:, 1:], task.owner.targets[:, :-1])
     assert torch.equal(task.owner.inputs[1:, 0], task.owner.targets[:-1, -1])
     assert (task.shape, task.classes, len(task.test)) == ((32,), 400, 8)
-    small = replace(TOPICS, limit=20).load(GPT2, 0)
+    small, least = (replace(TOPICS, limit=limit).load(GPT2, 0) for limit in (20, 2))
     assert (len(small.owner), len(small.attacker)) == (16, 4)
+    assert (len(least.owner), len(least.attacker)) == (2, 0)
     assert torch.equal(small.owner.inputs, task.owner.inputs[:16])
 
 
@@ -103,6 +104,8 @@ def test_models_and_tasks_that_do_not_fit_say_so() -> None:
         TOPICS.load(replace(GPT2, context=16), 0)
     with pytest.raises(ConfigError, match="set model=of_task"):
         SmolLM2(model="nowhere").load(GPT2, 0).fresh(None)
+    with pytest.raises(NotApplicable, match="read ids, and Mlp reads none"):
+        TOPICS.network(Mlp(), (32,), 400, 0)
 
 
 def test_a_passage_is_a_picture_one_pixel_high() -> None:

@@ -2,6 +2,7 @@
 alone: no pickle is opened, and none of a model's own code is run."""
 
 import copy
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, NotApplicable
 from .language import LanguageModel
 from .language_models import Causal
 from .models import Architecture, Shape
@@ -76,8 +77,14 @@ class Folder(NextIds):
     def start(self, architecture: Architecture, shape: Shape, seed: int) -> nn.Module:
         return self._wrapped(architecture, weights(self.place()))
 
+    def contents(self) -> str:
+        return contents(self.place())
+
     def _wrapped(self, architecture: Architecture, net: nn.Module) -> LanguageModel:
-        assert isinstance(architecture, OfTask)
+        if not isinstance(architecture, OfTask):
+            raise NotApplicable(
+                f"task {self.name} brings its architecture, {type(architecture).__name__} is another"
+            )
         context = self.context(architecture)
         return LanguageModel(net, context, self.tokens().hash, architecture.temperature).eval()
 
@@ -98,6 +105,16 @@ def settings(folder: Path) -> Any:
     if "auto_map" in content:
         raise ConfigError(f"{folder}: config.json asks for code of the model's own, which Assay does not run")
     return found
+
+
+@cache
+def contents(folder: Path) -> str:
+    """16 hex digits of the folder's configuration, tokenizer and weights: whoever trains another model into it has another."""
+    found = hashlib.sha256()
+    for path in sorted({*folder.glob("*.json"), *folder.glob("*.safetensors")}):
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:16]
 
 
 def weights(folder: Path) -> nn.Module:

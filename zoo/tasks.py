@@ -64,6 +64,10 @@ class Source(Configured, ABC):
         """The victim as the owner begins with it: untrained, with the initial weights of this seed."""
         return self.network(architecture, shape, self.width, seed_for(seed, "init"))
 
+    def contents(self) -> str:
+        """A name for what is in the files of the model that the task brings; empty where a victim is trained."""
+        return ""
+
     def judge(self, architecture: Architecture) -> Task | None:
         """What trains the model that judges texts: another's data, which no seed gives to the owner, the attacker or the test.
         None where models write no texts."""

@@ -11,10 +11,9 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from ..core.contracts import Task
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, NotApplicable
 from ..core.examples import Examples
 from .corpora import GENRES, Corpus, documents
-from .language import LanguageModel
 from .language_models import Causal
 from .models import Architecture, Shape
 from .tasks import Classified, Source, generator
@@ -97,8 +96,12 @@ class Language(NextIds):
         return self.task(architecture, 0, self._windows(public, self.limit or None), test, test)
 
     def network(self, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+        """NotApplicable for an architecture that reads no ids."""
+        if not isinstance(architecture, Causal):
+            raise NotApplicable(
+                f"models of {self.name} read ids, and {type(architecture).__name__} reads none"
+            )
         model = architecture.build(shape, classes, seed)
-        assert isinstance(model, LanguageModel)
         model.tokenizer = self.tokens().hash
         return model
 
