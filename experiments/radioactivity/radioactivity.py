@@ -115,7 +115,7 @@ class Teacher:
 
     @cached_property
     def probes_RP(self) -> Tensor:
-        """Of the owner's text: no student was taught by them."""
+        """Of the owner's text: no lesson begins with them."""
         return self.prompts(self.trial.task.owner.inputs, self.design.probes)
 
     def written(self, prompts: Tensor, purpose: str, marked: bool) -> Tensor:
