@@ -1,7 +1,7 @@
 """What deployments do to thieves, from the records' `deployment` (docs/deployments.md): a row per deployment of a board, and the
 same four numbers for a scheme.
 
-clone_fidelity      agreement with the victim of the last clone: the attack and adversary with the largest mean over runs
+clone_fidelity      agreement with the victim of the last clone: the attack with the largest mean over runs
 queries_to_alarm    samples answered before the first alarm: the median over trials that raised one, `alarmed` of `watched`
 benign_fpr_worst    of further honest customers of one kind, the share accused; the kind (and monitor) with the largest
 cost_multiplier     queries to reach 90 % of the fidelity that the same thief ends with where nothing stops him, over the queries he
@@ -65,11 +65,8 @@ def _told(record: Record) -> bool:
 
 
 def _fidelity(told: list[Record]) -> Record:
-    """Of the cell of attack, adversary and deployment with the largest mean: thieves of other means do not dilute it."""
-    cells = _grouped(
-        [r for r in told if r["deployment"]["clone"]],
-        lambda r: (*_cell(r)[:2], r["choices"].get("adversary")),
-    )
+    """Of the cell of attack and deployment with the largest mean; a board has one adversary."""
+    cells = _grouped([r for r in told if r["deployment"]["clone"]], lambda r: _cell(r)[:2])
     means = {
         cell: sum(r["deployment"]["clone"]["fidelity"] for r in members) / len(members)
         for cell, members in cells.items()
