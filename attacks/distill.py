@@ -39,7 +39,9 @@ class Distill(Attack):
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         """NotApplicable for windows of ids, whose scores are too many to keep."""
         if not adversary.data.inputs.is_floating_point():
-            raise NotApplicable("the vocabulary's scores of every id are too many to keep; set attack=llm/distill")
+            raise NotApplicable(
+                "the vocabulary's scores of every id are too many to keep; set attack=llm/distill"
+            )
         for data in growing(within_budget(adversary), self.shares, access.scores):
             yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs, self.loss))
 

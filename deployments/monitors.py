@@ -111,8 +111,3 @@ class Watch:
 
     def watcher(self) -> Watcher:
         return self.monitor.watcher(self.known)
-
-    def first_alarm(self, requests: Sequence[Asked]) -> int | None:
-        """The number, from 0, of the query that raises the alarm."""
-        above = self.monitor.suspicion(self.known, requests) > self.threshold
-        return int(above.int().argmax()) if above.any() else None

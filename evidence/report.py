@@ -27,6 +27,7 @@ def page(case: Mapping[str, Any]) -> str:
         "policy": policy(style),
         "style": style,
         "title": escape(f"{case['suspect']['name']}"),
+        "digest": escape(case["suspect"]["digest"]),
         "outcome": escape(hearing["outcome"][:1].upper() + hearing["outcome"][1:]),
         "why": escape(hearing["why"]),
         "parties": "\n".join(map(_party, case["parties"])),

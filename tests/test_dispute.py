@@ -256,6 +256,7 @@ def test_the_page_says_what_was_found_and_runs_nothing() -> None:
     assert not re.search(r"(src|href)=|url\(|@import| style=| on\w+=", page)
     assert "Consistent with the claim" in page
     assert "not shown" in page
+    assert "cd" * 32 in page
     assert 'class="fails"' in page
     assert not re.search(r"guilt|tamper-proof|admissible|decentralised|proves that", page, re.IGNORECASE)
     for secret in (OWNER.secret, THIEF.secret, RULES.judge):

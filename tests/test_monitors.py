@@ -16,7 +16,7 @@ from assay.core.examples import Examples
 from assay.deployments.book import Asked
 from assay.deployments.customers import KINDS, MOST, Customer, by_kind, customers, drawn
 from assay.deployments.mmd import Mmd, Ordinary, discrepancy
-from assay.deployments.monitors import Monitor, Watch, exact_quantile
+from assay.deployments.monitors import Monitor, exact_quantile
 from assay.deployments.nearest import Nearest
 from assay.deployments.prada import Growing, Prada, normality
 from assay.deployments.rate import Rate
@@ -179,11 +179,12 @@ def test_steps_from_seeds_raise_prada_s_alarm_and_ordinary_queries_do_not() -> N
     monitor = Prada(every=25)
     own = TEMPLATES(seeds).argmax(1)
     found = customers(POOL, TEMPLATES, 10, 11)
-    watch = Watch(monitor, None, monitor.threshold(found, monitor.largest(None, found)))
-    assert watch.first_alarm([Asked(seeds, own, 0.0)]) is None
-    first = watch.first_alarm([Asked(seeds, own, 0.0), Asked(steps, own, 0.0)])
-    assert first is not None
-    assert first >= 150
+    threshold = monitor.threshold(found, monitor.largest(None, found))
+    honest, stolen = Asked(seeds, own, 0.0), Asked(steps, own, 0.0)
+    assert not (monitor.suspicion(None, [honest]) > threshold).any()
+    above = monitor.suspicion(None, [honest, stolen]) > threshold
+    assert above.any()
+    assert not above[:150].any()
 
 
 def test_mmd_is_what_gretton_defines() -> None:

@@ -23,7 +23,7 @@ NOBODY = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
 @dataclass
 class Keyring:
-    """keys.json of a serving folder, read again when it changed: keys can be issued and withdrawn while it serves."""
+    """keys.json of a serving folder, read again when it changed: keys can be issued and replaced while it serves."""
 
     path: Path
     _stamp: tuple[int, int] | None = field(default=None, init=False, repr=False)
@@ -34,14 +34,8 @@ class Keyring:
         if not NAME.fullmatch(account):
             raise ConfigError(f"expected an account of 1 to 64 letters, digits, - and _, got {account!r}")
         secret = secrets.token_urlsafe(32)
-        self._write({account: _hash(secret)}, set())
+        self._write({account: _hash(secret)})
         return f"{account}.{secret}"
-
-    def withdraw(self, account: str) -> None:
-        """KeyError for an account without a key."""
-        if account not in self.accounts():
-            raise KeyError(f"there is no key of the account {account!r}")
-        self._write({}, {account})
 
     def accounts(self) -> list[str]:
         return sorted(self._current())
@@ -63,12 +57,11 @@ class Keyring:
             self._stamp = (found.st_ino, found.st_mtime_ns)
         return self._hashes
 
-    def _write(self, new: dict[str, str], gone: set[str]) -> None:
+    def _write(self, new: dict[str, str]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             known = _parsed(self.path) if self.path.exists() else {}
-            kept = {name: one for name, one in {**known, **new}.items() if name not in gone}
-            write_atomically(self.path, json.dumps(kept, indent=1).encode(), private=True)
+            write_atomically(self.path, json.dumps({**known, **new}, indent=1).encode(), private=True)
 
 
 def _parsed(path: Path) -> dict[str, str]:
