@@ -1,5 +1,6 @@
 """Every architecture in conf/model, on every shape of input: built by seed, normalising by itself, ready to be marked."""
 
+import copy
 import pickle
 import random
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch import nn
 import assay.conf
 from assay.core.errors import NotApplicable
 from assay.core.suspects import logits
-from assay.zoo.models import Architecture, CnnSmall, Mlp, Normalise, VitTiny, head
+from assay.zoo.models import Architecture, CnnSmall, Mlp, Normalise, Resnet18, VitTiny, head
 
 
 def architecture(path: Path) -> Architecture:
@@ -149,6 +150,20 @@ def test_cnn_small_is_small(shape: tuple[int, ...]) -> None:
 def test_resnet18_is_the_one_of_the_cifar_papers(shape: tuple[int, ...], count: int) -> None:
     path = next(path for path in YAMLS if path.stem == "resnet18")
     assert parameters(architecture(path).build(shape, 10, 0)) == count
+
+
+def test_a_map_of_one_pixel_meets_the_kernel_s_centre_alone() -> None:
+    model = Resnet18().build((1, 8, 8), 10, 0).double()
+    plain = copy.deepcopy(model)
+    for block, name in ((0, "conv2"), (1, "conv1"), (1, "conv2")):
+        conv = nn.Conv2d(512, 512, 3, padding=1, bias=False, dtype=torch.float64)
+        conv.weight.data.copy_(model.get_parameter(f"net.layer4.{block}.{name}.weight"))
+        setattr(plain.get_submodule(f"net.layer4.{block}"), name, conv)
+    x = inputs(8, (1, 8, 8)).double()
+    for one in (model, plain):
+        nn.functional.cross_entropy(one(x), torch.arange(8)).backward()
+    for (name, ours), (_, theirs) in zip(model.named_parameters(), plain.named_parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_a_vit_knows_its_classes() -> None:
