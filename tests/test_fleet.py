@@ -194,6 +194,12 @@ def test_what_cannot_be_stacked_is_left_to_the_trainer(fresh: Callable[[int | No
         next(train_fleet([replace(task(0), fresh=fresh)], [0], QUIET))
 
 
+def test_members_of_other_sizes_are_left_to_the_trainer_too_where_nothing_stacks() -> None:
+    fresh = network(nn.GELU())
+    with pytest.raises(NotApplicable, match="a fleet "):
+        next(train_fleet([replace(task(i, count=39 + i), fresh=fresh) for i in range(2)], [0, 1], QUIET))
+
+
 def test_other_precisions_are_left_to_the_trainer() -> None:
     with pytest.raises(NotApplicable, match="in float32, not in bf16-mixed"):
         next(train_fleet([task(0)], [0], Hardware(precision="bf16-mixed", progress=False)))

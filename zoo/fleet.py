@@ -74,6 +74,8 @@ class Group:
 
     def __init__(self, tasks: Sequence[Task], seeds: Sequence[int], hardware: Hardware) -> None:
         self.seeds, self.device = seeds, hardware.device
+        self.networks = [task.fresh(None).to(self.device) for task in tasks]
+        self.layers = stacked(self.networks, _same("shape of the inputs", [task.shape for task in tasks]))
         self.recipe = _same("recipe", [task.recipe for task in tasks])
         size = _same("number of examples", [len(task.owner) for task in tasks])
         if size < 2:
@@ -82,8 +84,6 @@ class Group:
             Loader(task.owner, self.recipe.batch_size, seed_for(seed, "fit", 0))
             for task, seed in zip(tasks, seeds, strict=True)
         ]
-        self.networks = [task.fresh(None).to(self.device) for task in tasks]
-        self.layers = stacked(self.networks, _same("shape of the inputs", [task.shape for task in tasks]))
         self.steps = 0
 
     @torch.no_grad()
