@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, gammaln, ndtri, xlog1py, xlogy
-from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 LN10 = math.log(10)
@@ -123,12 +122,19 @@ def best_of_log10_p(log10_p: ArrayLike, tried: ArrayLike) -> Floats:
 
 
 def auroc(positives: ArrayLike, negatives: ArrayLike) -> float:
-    """P[positive > negative] + P[equal] / 2 over all pairs, by ranks; nan without one of either."""
+    """P[positive > negative] + P[equal] / 2 over all pairs; nan without one of either, or with one that is nan."""
     one, other = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
-    if not len(one) or not len(other):
+    if not len(one) or not len(other) or np.isnan([*one, *other]).any():
         return math.nan
-    ranks = rankdata(np.concatenate((one, other)))[: len(one)]
-    return float((ranks.sum() - len(one) * (len(one) + 1) / 2) / (len(one) * len(other)))
+    return float(_below(one, other).mean())
+
+
+def _below(values_N: NDArray[np.float64], others_M: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,): the share of the others that each value exceeds; equal ones count half."""
+    known = np.sort(others_M)
+    return np.asarray(
+        (np.searchsorted(known, values_N) + np.searchsorted(known, values_N, "right")) / (2 * len(known))
+    )
 
 
 def auroc_interval(
@@ -142,9 +148,7 @@ def auroc_interval(
         return math.nan, math.nan
     if area in (0.0, 1.0):
         return clopper_pearson(round(area * min(m, n)), min(m, n), confidence)
-    both = rankdata(np.concatenate((one, other)))
-    placed_M = (both[:m] - rankdata(one)) / n
-    placed_N = 1 - (both[m:] - rankdata(other)) / m
+    placed_M, placed_N = _below(one, other), 1 - _below(other, one)
     sd = math.sqrt(placed_M.var(ddof=1) / m + placed_N.var(ddof=1) / n)
     half = float(ndtri((1 + confidence) / 2)) * sd / (area * (1 - area))
     centre = math.log(area / (1 - area))

@@ -92,14 +92,15 @@ def thefts(records: Iterable[Record]) -> Thefts:
 
 def _three_losses(record: Record) -> tuple[float, float, float]:
     """Accuracies are shares of a test split: 9 digits tell them apart, and a loss of exactly 2 pp is one of 2 pp."""
-    lost = [max(0.0, round(loss, 9)) for loss in losses(record)]
-    verdicts = [point["detected"] for point in record["curve"]]
-
-    def first(*wanted: bool | None) -> float:
-        found = (loss for loss, verdict in zip(lost, verdicts, strict=True) if verdict in wanted)
-        return min(found, default=math.inf)
-
-    return first(True, False, None), first(None), first(False)
+    reach = doubt = removal = math.inf
+    for point, loss in zip(record["curve"], losses(record), strict=True):
+        lost, verdict = max(0.0, round(loss, 9)), point["detected"]
+        reach = min(reach, lost)
+        if verdict is None:
+            doubt = min(doubt, lost)
+        elif not verdict:
+            removal = min(removal, lost)
+    return reach, doubt, removal
 
 
 def knots(found: Thefts, upto: float) -> Floats:
@@ -202,8 +203,13 @@ def extreme(
         return Rate(math.nan, math.nan, 0.0, 1.0, None, 0, 0)
     sure_C, possible_C = (least_SC == 1).sum(0), (there_SC & (most_SC > 0)).sum(0)
     each = 1 - (1 - confidence) / len(tried)
-    low = min(_interval(int(sure_C[c]), int(count_C[c]), confidence)[0] for c in tried)
-    high = min(_interval(int(possible_C[c]), int(count_C[c]), each)[1] for c in tried)
+    tries_C = count_C[tried].tolist()
+    low = min(
+        _interval(*pair, confidence)[0] for pair in set(zip(sure_C[tried].tolist(), tries_C, strict=True))
+    )
+    high = min(
+        _interval(*pair, each)[1] for pair in set(zip(possible_C[tried].tolist(), tries_C, strict=True))
+    )
     least_C, most_C = (np.nanmean(part[:, tried], axis=0).tolist() for part in (least_SC, most_SC))
     bad = dict(zip(tried, zip(least_C, most_C, strict=True), strict=True))
     at = min(tried, key=lambda c: (bad[c], -count_C[c]))
