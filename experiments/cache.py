@@ -38,9 +38,9 @@ DAMAGED = (ConfigError, json.JSONDecodeError, KeyError, TypeError)  # an entry i
 
 
 @cache
-def code_digest(*classes: type) -> str:
-    """Of the code every training shares, and of the files in which the given classes are written."""
-    files = shared_code().union(*map(written_in, classes))
+def code_digest(*parts: Callable[..., Any]) -> str:
+    """Of the code every training shares, and of the files in which the given classes and functions are written."""
+    files = shared_code().union(*map(written_in, parts))
     digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
     return digest(digests)[:16]
 
@@ -49,12 +49,12 @@ def shared_code() -> set[Path]:
     return {path for pattern in SHARED_CODE for path in ROOT.glob(pattern)}
 
 
-def written_in(kind: type) -> set[Path]:
-    """The class's file, and those of Assay and of the file's own folder from which it takes base classes, functions or modules, as
+def written_in(part: Callable[..., Any]) -> set[Path]:
+    """Its file, and those of Assay and of the file's own folder from which it takes base classes, functions or modules, as
     far as every training does not share them."""
-    folder, shared = _file(kind.__module__).parent, shared_code()
+    folder, shared = _file(part.__module__).parent, shared_code()
     found: set[Path] = set()
-    waiting = {kind.__module__}
+    waiting = {part.__module__}
     while waiting:
         name = waiting.pop()
         path = _file(name)
@@ -160,6 +160,18 @@ class Cache:
             return read(path)
 
         return self.kept("scores", config, code, read, write)
+
+    def facts(self, config: dict[str, Any], code: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was measured of a model and is the same for every trial."""
+
+        def read(path: Path) -> dict[str, Any]:
+            return dict(load_tensors(path, "facts")[1]["facts"])
+
+        def write(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+            save_tensors(path, "facts", {}, {"identity": identity, "facts": make()})
+            return read(path)
+
+        return self.kept("facts", config, code, read, write)
 
     def _place(self, kind: str, identity: dict[str, Any]) -> Path:
         path = self.folder / kind / f"{digest(identity)[:32]}.safetensors"

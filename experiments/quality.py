@@ -10,12 +10,13 @@ from ..core.suspects import Suspects
 from ..zoo.quality import quality
 from ..zoo.training import Trainer
 from .cache import code_digest
-from .people import clean, timed, training
+from .people import Owner, clean, scheme_of, timed, training
 from .trial import Trial
 
 
-def judge(trial: Trial) -> nn.Module | None:
-    """One for all trials of a task; a model that the task brings is its own judge; None where models write no texts."""
+def judge(trial: Trial, wait: bool = True) -> nn.Module | None:
+    """One for all trials of a task; a model that the task brings is its own judge; None where models write no texts.
+    filelock.Timeout unless `wait` when another process is training it."""
     if not trial.settings.task.trains:
         return clean(trial, trial.seed, trial.task)[0]
     task = trial.settings.task.judge(trial.settings.model)
@@ -28,7 +29,18 @@ def judge(trial: Trial) -> nn.Module | None:
 
     make = timed(train, Trainer(trial.hardware, task.recipe, seed))
     identity = {**training(trial, 0), "role": "judge"}
-    return trial.cache.model(identity, code_digest(), make, lambda: task.fresh(seed))[0]
+    return trial.cache.model(identity, code_digest(), make, lambda: task.fresh(seed), wait)[0]
+
+
+def of_owner(trial: Trial, mine: Owner, marked: bool) -> dict[str, Any]:
+    """The utility of the marked model, or of the victim; kept for the other trials where a judge has to read texts."""
+    model = mine.marked if marked else mine.victim
+    if judge(trial) is None:
+        return utility(trial, model)
+    key = {**scheme_of(trial, trial.seed), "key": mine.key.fingerprint}
+    identity = {**(key if marked else training(trial, trial.seed)), "of": trial.seed}
+    code = code_digest(*([type(trial.watermark)] if marked else []), utility)
+    return trial.cache.facts(identity, code, lambda: utility(trial, model))
 
 
 def utility(trial: Trial, model: nn.Module, labels: Tensor | None = None) -> dict[str, Any]:

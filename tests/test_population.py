@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+from filelock import FileLock
 
 from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects
+from assay.experiments import people
 from assay.experiments import population as file
+from assay.experiments.ahead import ahead
 from assay.experiments.api import build
-from assay.experiments.people import NOBODY, clean
+from assay.experiments.cache import code_digest, library_versions
+from assay.experiments.people import NOBODY, clean, training
 from assay.experiments.population import grouped, kinds, population, together
 from assay.experiments.run import run
 from assay.experiments.trial import Trial
@@ -65,6 +69,21 @@ def test_null_models_are_trained_together_once(monkeypatch: pytest.MonkeyPatch) 
     assert equal(together(it, 3)[0], last)
     assert len({float(next(together(it, n)[0].parameters()).detach().sum()) for n in range(4)}) == 4
     assert torch.is_grad_enabled()
+
+
+def test_who_finds_his_victim_in_other_hands_trains_the_rival_s_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    it = trial("none", "verification.null_models=0", "task.recipe.lr=0.03")
+    identity = {"config": training(it, it.seed), "code": code_digest(), "libraries": library_versions()}
+    victim = it.cache._place("models", identity)
+    with FileLock(f"{victim}.lock"):
+        ahead(it)
+    assert not victim.exists()
+    monkeypatch.setattr(people, "Trainer", lambda *_: lambda *_, **__: pytest.fail("trained again"))
+    assert clean(it, it.seed + people.RIVAL)[1]["steps"]
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        ahead(it)
 
 
 def test_what_cannot_be_stacked_is_trained_alone() -> None:
