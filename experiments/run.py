@@ -17,6 +17,7 @@ from ..core.texts import Writer
 from ..core.theft import Surrogate
 from ..watermarks.llm.sampling import SamplingMark
 from ..zoo.files import save_key, save_model
+from .ahead import ahead
 from .cache import code_digest
 from .catalogue import declared
 from .environment import environment
@@ -24,7 +25,7 @@ from .exposure import admit, deployed, exposed, untimed
 from .matrix import Matrix
 from .meter import Meter
 from .people import Owner, owner
-from .quality import utility
+from .quality import of_owner, utility
 from .stolen import surrogates_of
 from .texts.kept import keep
 from .trial import Trial
@@ -37,6 +38,7 @@ def run(trial: Trial) -> dict[str, Any]:
     """The record of a finished trial. Raises Denied, NotApplicable or ConfigError instead of a number it cannot vouch for."""
     admit(trial)
     check_fit(trial)
+    ahead(trial)
     mine = owner(trial, "owner")
     rival = owner(trial, "rival")
     access = exposed(trial, mine)
@@ -56,7 +58,7 @@ def run(trial: Trial) -> dict[str, Any]:
         "status": "ok",
         "owner": {**owner_costs(trial, mine), "verification": verification_cost(trial, mine, matrix.keys[0])},
         "marked": {
-            **utility(trial, mine.marked),
+            **of_owner(trial, mine, marked=True),
             **asdict(matrix.weigh(Matrix.MARKED)),
             "message": message(trial, mine.marked, mine.key),
         },
@@ -174,7 +176,7 @@ def tracing(trial: Trial, mine: Owner, surrogate: Surrogate) -> dict[str, Any]:
 
 
 def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
-    found = utility(trial, mine.victim)
+    found = of_owner(trial, mine, marked=False)
     return {
         **{f"unmarked_{name}": value for name, value in found.items()},
         "victim_seconds": mine.victim_seconds,
