@@ -85,6 +85,8 @@ def drawn(found: dict[str, dict[str, list[float]]], path: Path) -> None:
         for name, curves in found.items():
             axis.plot(LENGTHS, curves[f"{bits:g}"], marker="o", markersize=3, label=name)
         axis.set(xscale="log", title=f"{bits:g} bits an id", xlabel="ids", ylim=(-0.02, 1.02))
+        axis.set_xticks(LENGTHS, [str(length) for length in LENGTHS])
+        axis.minorticks_off()
     axes[0].set_ylabel(f"share found at {RATE:g}")
     axes[-1].legend(fontsize=8)
     figure.savefig(path)
