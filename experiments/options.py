@@ -73,6 +73,8 @@ SUFFIXES = {"latex": "tex", "markdown": "md", "pairs": "pairs.csv"}
 
 def board_options(sub: argparse.ArgumentParser) -> None:
     store_options(sub)
+    text = "another results folder whose records stand on the same board; may be given several times"
+    sub.add_argument("--also", action="append", default=[], metavar="RUNS", help=text)
     forms = ["html", "csv", "parquet", "pairs", "latex", "markdown", "pdf", "svg"]
     text = "html: the page; pdf, svg: the frontiers; pairs: schemes against each other; the others: the ranking (default: html)"
     sub.add_argument("--export", default="html", choices=forms, help=text)

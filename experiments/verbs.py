@@ -130,12 +130,15 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.store import Store
 
     nothing_left(rest)
-    store = Store(Path(arguments.runs) / "records")
-    if not any(store.folder.glob("*.json")):
-        raise ConfigError(f"expected records under {store.folder}, found none; run `assay suite quick` first")
-    found = detectable(
-        store.screened(), *(Path(arguments.runs) / name for name in ("detect", "detectability"))
-    )
+    folders = [Path(arguments.runs), *map(Path, arguments.also)]
+    stores = [Store(folder / "records") for folder in folders]
+    for store in stores:
+        if not any(store.folder.glob("*.json")):
+            raise ConfigError(
+                f"expected records under {store.folder}, found none; run `assay suite quick` first"
+            )
+    told = (folder / name for folder in folders for name in ("detect", "detectability"))
+    found = detectable(itertools.chain.from_iterable(store.screened() for store in stores), *told)
     form = arguments.export
     page = Path(arguments.output or Path(arguments.runs) / f"board.{options.SUFFIXES.get(form, form)}")
     if form == "html":  # read one by one: ten thousand records fill a gigabyte

@@ -141,6 +141,26 @@ def test_the_board_command_exports(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "to end in .pdf" in capsys.readouterr().err
 
 
+def test_several_results_folders_stand_on_one_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, page = Path(__file__).resolve().parent.parent / "results", tmp_path / "board.html"
+    words = [
+        "board",
+        "--runs",
+        str(results / "quick"),
+        "--also",
+        str(results / "defaults"),
+        "--output",
+        str(page),
+    ]
+    assert main(words) == 0
+    count = sum(len(list((results / name / "records").iterdir())) for name in ("quick", "defaults"))
+    assert f"{count} records" in capsys.readouterr().out
+    assert main([*words, "--also", str(tmp_path)]) == 2
+    assert f"expected records under {tmp_path / 'records'}, found none" in capsys.readouterr().err
+
+
 def test_parquet_holds_typed_columns(tmp_path: Path) -> None:
     parquet = importlib.import_module("pyarrow.parquet")
     export(several(), "parquet", tmp_path / "board.parquet")
