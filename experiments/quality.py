@@ -1,10 +1,12 @@
 """What a model is good for: accuracy on the test split, or, where models write, what the judge thinks of their texts."""
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.suspects import Suspects
 from ..zoo.quality import quality
@@ -32,25 +34,41 @@ def judge(trial: Trial, wait: bool = True) -> nn.Module | None:
     return trial.cache.model(identity, code_digest(), make, lambda: task.fresh(seed), wait)[0]
 
 
-def of_owner(trial: Trial, mine: Owner, marked: bool) -> dict[str, Any]:
-    """The utility of the marked model, or of the victim; kept for the other trials where a judge has to read texts."""
-    model = mine.marked if marked else mine.victim
+@dataclass(frozen=True)
+class Answers:
+    """What models answer on one split, each asked once; who edits texts reads as the source of them does."""
+
+    data: Examples
+    device: str
+    known: dict[nn.Module, Tensor] = field(default_factory=dict)
+
+    def labels(self, model: nn.Module) -> Tensor:
+        reader = getattr(model, "source", None)
+        reader = reader if isinstance(reader, nn.Module) else model
+        if reader not in self.known:
+            self.known[reader] = Suspects([reader], self.device).labels(self.data.inputs)[0]
+        return self.known[reader]
+
+    def accuracy(self, model: nn.Module) -> float:
+        return float((self.labels(model) == self.data.targets).double().mean())
+
+
+def kept(trial: Trial, mark: Owner | None, what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is the same for all trials of a marked model (None: of the victim), from the cache where models write."""
     if judge(trial) is None:
-        return utility(trial, model)
-    key = {**scheme_of(trial, trial.seed), "key": mine.key.fingerprint}
-    identity = {**(key if marked else training(trial, trial.seed)), "of": trial.seed}
-    code = code_digest(*([type(trial.watermark)] if marked else []), utility)
-    return trial.cache.facts(identity, code, lambda: utility(trial, model))
+        return make()
+    identity: dict[str, Any] = {**training(trial, trial.seed), "what": what}
+    if mark is not None:
+        identity |= {**scheme_of(trial, trial.seed), "key": mark.key.fingerprint}
+    code = code_digest(*([] if mark is None else [type(trial.watermark)]), kept)
+    return trial.cache.facts(identity, code, make)
 
 
-def utility(trial: Trial, model: nn.Module, labels: Tensor | None = None) -> dict[str, Any]:
-    """`accuracy`; where models write, it is the judge's, and `quality` stands beside it. labels: the model's on the test split,
-    where they are known."""
-    test, device = trial.task.test, trial.hardware.device
-    labels = Suspects([model], device).labels(test.inputs)[0] if labels is None else labels
-    own = float((labels == test.targets).double().mean())
-    reader = judge(trial)
+def utility(trial: Trial, model: nn.Module, test: Answers) -> dict[str, Any]:
+    """`accuracy`; where models write, it is the judge's, and `quality` stands beside it. test: of the test split."""
+    own, reader = test.accuracy(model), judge(trial)
     if reader is None:
         return {"accuracy": own}
-    found = asdict(quality(reader, model, test.inputs, seed_for(trial.seed, "quality"), device))
+    seed = seed_for(trial.seed, "quality")
+    found = asdict(quality(reader, model, test.data.inputs, seed, test.device))
     return {"accuracy": found.pop("accuracy"), "quality": {**found, "next_token": own}}

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError, NotApplicable
+from ..core.examples import Examples
 from ..core.key import Key
 from ..core.suspects import Suspects
 from ..core.texts import Writer
@@ -25,7 +26,7 @@ from .exposure import admit, deployed, exposed, untimed
 from .matrix import Matrix
 from .meter import Meter
 from .people import Owner, owner
-from .quality import of_owner, utility
+from .quality import Answers, kept, utility
 from .stolen import surrogates_of
 from .texts.kept import keep
 from .trial import Trial
@@ -51,14 +52,16 @@ def run(trial: Trial) -> dict[str, Any]:
     matrix = Matrix.measured(trial, mine, rival, surrogates, access.ledger)
     if trial.settings.save is not None:
         export(trial, Path(trial.settings.save), mine, matrix.keys[0], surrogates)
-    curve = untimed(trial, [point(trial, mine, s, matrix, i) for i, s in enumerate(surrogates)])
+    test = Answers(trial.task.test, trial.hardware.device)
+    his = Answers(labelled(trial), trial.hardware.device)
+    curve = untimed(trial, [point(trial, mine, s, matrix, i, test, his) for i, s in enumerate(surrogates)])
     told = deployed(trial, mine, access, curve)
     return {
         **header(trial),
         "status": "ok",
-        "owner": {**owner_costs(trial, mine), "verification": verification_cost(trial, mine, matrix.keys[0])},
+        "owner": owner_costs(trial, mine, matrix.keys[0], test),
         "marked": {
-            **of_owner(trial, mine, marked=True),
+            **kept(trial, mine, "utility", lambda: utility(trial, mine.marked, test)),
             **asdict(matrix.weigh(Matrix.MARKED)),
             "message": message(trial, mine.marked, mine.key),
         },
@@ -115,21 +118,23 @@ def header(trial: Trial) -> dict[str, Any]:
     }
 
 
-def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, number: int) -> dict[str, Any]:
-    """One point of the curve: strength, accuracy, agreement with the victim on the test split, evidence, cost."""
+def point(
+    trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, number: int, test: Answers, his: Answers
+) -> dict[str, Any]:
+    """One point of the curve: strength, accuracy, agreement with the victim on the test split, evidence, cost. his: the answers on
+    the thief's data."""
     assert surrogate.cost is not None
-    test = trial.task.test
-    own, theirs = Suspects([mine.marked, surrogate.model], trial.hardware.device).labels(test.inputs)
+    own, theirs = test.labels(mine.marked), test.labels(surrogate.model)
     row, shown = matrix.surrogate(number), matrix.presented.get(number)
     claim = shown if surrogate.claim is not None else None
     found = matrix.weigh(row if claim is None else Matrix.MARKED, claim or 0, surrogate.deposits)
     return {
         "strength": surrogate.strength,
-        **utility(trial, surrogate.model, theirs),
+        **utility(trial, surrogate.model, test),
         "agreement": float(((theirs == own) & (own >= 0)).double().mean()),
         **asdict(found),
         "cost": asdict(surrogate.cost),
-        "seen": seen(trial, mine, surrogate.model),
+        "seen": seen(his, mine, surrogate.model),
         "message": None if claim is not None else message(trial, surrogate.model, mine.key),
         "claimed": None if claim is None else {"deposits": surrogate.deposits, **matrix.claimed(claim)},
         "overwriter": overwriter(matrix, row, shown) if surrogate.mark is not None else None,
@@ -137,19 +142,20 @@ def point(trial: Trial, mine: Owner, surrogate: Surrogate, matrix: Matrix, numbe
     }
 
 
-def seen(trial: Trial, mine: Owner, model: nn.Module) -> dict[str, float] | None:
-    """What the thief himself can tell, without a key: the accuracy of his model and of the marked one on his labelled inputs. None
-    without labels."""
+def labelled(trial: Trial) -> Examples:
+    """The thief's data that have labels, WINDOWS of them where they are texts."""
     data = trial.thiefs_data()
     known = data.targets >= 0
     data = data.take((known if known.ndim == 1 else known.flatten(1).all(1)).nonzero()[:, 0])
-    if not len(data):
+    return data if data.inputs.is_floating_point() else data.take(slice(0, WINDOWS))
+
+
+def seen(his: Answers, mine: Owner, model: nn.Module) -> dict[str, float] | None:
+    """What the thief himself can tell, without a key: the accuracy of his model and of the marked one on his labelled inputs. None
+    without labels."""
+    if not len(his.data):
         return None
-    if not data.inputs.is_floating_point():
-        data = data.take(slice(0, WINDOWS))
-    labels_2N = Suspects([model, mine.marked], trial.hardware.device).labels(data.inputs)
-    own, marked = (labels_2N == data.targets).double().flatten(1).mean(1).tolist()
-    return {"accuracy": own, "marked": marked}
+    return {"accuracy": his.accuracy(model), "marked": his.accuracy(mine.marked)}
 
 
 def overwriter(matrix: Matrix, row: int, key: int | None) -> dict[str, Any]:
@@ -175,13 +181,14 @@ def tracing(trial: Trial, mine: Owner, surrogate: Surrogate) -> dict[str, Any]:
     return {"buyers": len(keys), "colluders": list(surrogate.members), "accused": accused}
 
 
-def owner_costs(trial: Trial, mine: Owner) -> dict[str, Any]:
-    found = of_owner(trial, mine, marked=False)
+def owner_costs(trial: Trial, mine: Owner, key: Key, test: Answers) -> dict[str, Any]:
+    found = kept(trial, None, "utility", lambda: utility(trial, mine.victim, test))
     return {
         **{f"unmarked_{name}": value for name, value in found.items()},
         "victim_seconds": mine.victim_seconds,
         "embedding_seconds": mine.embedding_seconds,
         "embeds": trial.watermark.embeds,
+        "verification": kept(trial, mine, "verification", lambda: verification_cost(trial, mine, key)),
     }
 
 

@@ -9,17 +9,22 @@ import pytest
 import torch
 
 from assay.core.errors import ConfigError, NotApplicable
+from assay.core.examples import Examples
 from assay.core.secret import Secret
+from assay.core.texts import Quality
 from assay.deployments.gateway import Gateway
+from assay.experiments import quality as measure
 from assay.experiments.api import build
 from assay.experiments.catalogue import CONF, catalogue
 from assay.experiments.cli import main
 from assay.experiments.config import composer, importable, options
 from assay.experiments.meter import Meter
 from assay.experiments.people import owner
+from assay.experiments.quality import Answers
 from assay.experiments.suite import chosen
 from assay.experiments.verify import check_shape
 from assay.watermarks.deepsigns import ActivationKey
+from assay.zoo.quality import quality
 
 TOY = (
     "task=lm_tiny",
@@ -52,6 +57,43 @@ def test_a_trial_of_a_language_model_has_a_judge_s_accuracy(tmp_path: Path) -> N
     first, last = record["curve"][0], record["curve"][-1]
     assert first["agreement"] > last["agreement"]
     assert set(first["seen"]) == {"accuracy", "marked"}
+
+
+def test_the_owner_s_models_are_judged_once_for_all_attacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*TOY, "watermark=llm/kgw", "watermark.texts=2", "watermark.tokens=20", "deployment=api_text")
+    judged: list[torch.nn.Module] = []
+
+    def counted(judge: torch.nn.Module, suspect: torch.nn.Module, *rest: Any) -> Quality:
+        judged.append(suspect)
+        return quality(judge, suspect, *rest)
+
+    monkeypatch.setattr(measure, "quality", counted)
+    one, other = (
+        build(*words, f"attack=llm/{attack}", f"paths.runs={tmp_path}").run() for attack in ("none", "swap")
+    )
+    assert len(judged) == 3 + 3  # victim, marked, the copy; then three shares of swapped words
+    assert one["owner"] == other["owner"]
+    assert one["marked"] == other["marked"]
+    assert one["marked"]["quality"]["perplexity"] == pytest.approx(one["curve"][0]["quality"]["perplexity"])
+
+
+def test_answers_are_asked_for_once_and_an_editor_s_are_his_source_s() -> None:
+    asked: list[int] = []
+
+    class Own(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            asked.append(len(x))
+            return torch.stack([x, 1 - x], 1)
+
+    one, other = Own(), Own()
+    editor = torch.nn.Sequential()
+    editor.source = one
+    data = Examples(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1, 0, 1]))
+    answers = Answers(data, "cpu")
+    assert [answers.accuracy(m) for m in (one, editor, one, other)] == [pytest.approx(2 / 3)] * 4
+    assert asked == [3, 3]
 
 
 def test_a_weight_mark_lives_in_a_linear_layer_of_a_language_model(tmp_path: Path) -> None:
