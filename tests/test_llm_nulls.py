@@ -25,7 +25,15 @@ from assay.watermarks.llm.sampling import SamplingMark, stream
 from assay.watermarks.llm.synthid import SynthId
 
 FOLDER = CONF / "watermark" / "llm"
-SCHEMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def samplers() -> list[str]:
+    """Options that train nothing; the others are fingerprints (tests/test_llm_fingerprints.py)."""
+    found = {path.stem: built(yaml.safe_load(path.read_text()), path.stem) for path in FOLDER.glob("*.yaml")}
+    return sorted(name for name, mark in found.items() if isinstance(mark, SamplingMark) and not mark.trains)
+
+
+SCHEMES = samplers()
 V, TEXTS, RATE = 50_000, 5000, 0.01
 CHEAP = {"cyclic": {"bits": 4}, "mpac": {"places": 2}}
 ME = Secret.simulated(21)

@@ -1,5 +1,5 @@
-"""Conformance of every scheme in conf/watermark/llm: a new yaml is tested without touching this file. The model is a random GPT-2
-of one small layer, whose texts are as free as texts can be."""
+"""Conformance of every sampling mark in conf/watermark/llm: a new yaml is tested without touching this file. The model is a random
+GPT-2 of one small layer, whose texts are as free as texts can be."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,15 @@ from assay.zoo.language import LanguageModel
 from assay.zoo.language_models import Gpt2
 
 FOLDER = CONF / "watermark" / "llm"
-SCHEMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def samplers() -> list[str]:
+    """Options that train nothing; the others are fingerprints (tests/test_llm_fingerprints.py)."""
+    found = {path.stem: built(yaml.safe_load(path.read_text()), path.stem) for path in FOLDER.glob("*.yaml")}
+    return sorted(name for name, mark in found.items() if isinstance(mark, SamplingMark) and not mark.trains)
+
+
+SCHEMES = samplers()
 V, PROMPT, TOKENS, TEXTS = 1024, 8, 32, 8
 
 
