@@ -67,7 +67,7 @@ def list_options(sub: argparse.ArgumentParser) -> None:
     own_options(sub)
 
 
-SUFFIXES = {"latex": "tex", "markdown": "md", "pairs": "pairs.csv"}
+SUFFIXES = {"latex": "tex", "markdown": "md", "pairs": "pairs.csv", "interactions": "interactions.csv"}
 """Of files, where a form's name is none."""
 
 
@@ -75,8 +75,11 @@ def board_options(sub: argparse.ArgumentParser) -> None:
     store_options(sub)
     text = "another results folder whose records stand on the same board; may be given several times"
     sub.add_argument("--also", action="append", default=[], metavar="RUNS", help=text)
-    forms = ["html", "csv", "parquet", "pairs", "latex", "markdown", "pdf", "svg"]
-    text = "html: the page; pdf, svg: the frontiers; pairs: schemes against each other; the others: the ranking (default: html)"
+    forms = ["html", "csv", "parquet", "pairs", "interactions", "latex", "markdown", "pdf", "svg"]
+    text = (
+        "html: the page; pdf, svg: the frontiers; pairs: schemes against each other; interactions: do layers "
+        "protect together; the others: the ranking (default: html)"
+    )
     sub.add_argument("--export", default="html", choices=forms, help=text)
     sub.add_argument("--output", help="where to write it (default: RUNS/board.html, or another ending)")
     text = "a folder of claims to show beside their schemes (default: %(default)s, where there is one)"

@@ -2,6 +2,7 @@
 
 csv, parquet   every column of scores.py as numbers, one row per board and scheme: what is computed with
 pairs          every two schemes of a board on the cells they share, as csv (wins.py)
+interactions   whether layers protect together (interactions.py): csv, and beside it a table as markdown
 latex          a booktabs table per board, ready to \\input; markdown: the same for a page
 pdf, svg       the frontiers (figure.py)
 
@@ -20,14 +21,14 @@ from typing import Any
 
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
-from .compare import pairs
-from .ranking import BOARD, BUDGET, Record, schemes
+from .interaction_table import written
+from .ranking import BOARD, BUDGET, Record
 from .scores import WIDE, scores, worst_attack
 from .screen import screened, sentences
 from .store import Excluded
-from .wins import pairs_csv
+from .wins import pairs_of
 
-FORMATS = ("csv", "parquet", "pairs", "latex", "markdown", "pdf", "svg")
+FORMATS = ("csv", "parquet", "pairs", "interactions", "latex", "markdown", "pdf", "svg")
 TEXT = set(BOARD) | {
     "watermark",
     "family",
@@ -88,7 +89,9 @@ def export(found: Iterable[Record | Excluded], form: str, path: Path) -> list[Pa
         if path.suffix.lower() != f".{form}":
             raise ConfigError(f"expected the file of --export {form} to end in .{form}, got {path}")
         return [*save(known.records, path), *_noted(path, notes)]
-    content = {"pairs": _pairs}.get(form, _rows)(known.records, form)
+    if form == "interactions":
+        return [*written(known.records, path), *_noted(path, notes)]
+    content = pairs_of(known.records) if form == "pairs" else _rows(known.records, form)
     if content is None:
         none = "expected records of a scheme to export, found none; run `assay suite quick` first"
         raise ConfigError("\n".join([none, *notes[:10]]))
@@ -100,10 +103,6 @@ def _rows(records: list[Record], form: str) -> bytes | None:
     rows = scores(records)
     writers = {"csv": as_csv, "parquet": as_parquet, "latex": as_latex, "markdown": as_markdown}
     return writers[form](rows) if rows else None
-
-
-def _pairs(records: list[Record], form: str) -> bytes | None:
-    return pairs_csv(pairs(records)) if schemes(records) else None
 
 
 def _noted(path: Path, notes: list[str]) -> list[Path]:

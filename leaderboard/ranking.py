@@ -32,7 +32,8 @@ def labelled(record: Record) -> Record:
         return record
     named = dict(record["choices"])
     for setting in record["overrides"]:
-        axis, _, rest = setting.lstrip("+").partition(".")
+        # +defence@deployment.defences.noise=noise is a setting of the deployment
+        axis, _, rest = setting.lstrip("+").rpartition("@")[2].partition(".")
         if axis in named:
             named[axis] += f" {rest}"
         else:

@@ -5,8 +5,13 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from .compare import Pair
-from .ranking import BOARD
+from .compare import Pair, pairs
+from .ranking import BOARD, Record, schemes
+
+
+def pairs_of(records: Sequence[Record]) -> bytes | None:
+    """None without a scheme."""
+    return pairs_csv(pairs(records)) if schemes(records) else None
 
 
 def pairs_csv(found: Sequence[Pair]) -> bytes:
