@@ -9,4 +9,4 @@ def build(*overrides: str, config_dir: str | None = None) -> Trial:
 
     `run()` returns the record and stores nothing. ConfigError (a ValueError) explains bad input."""
     with composer(config_dir) as compose:
-        return prepare(compose(list(overrides)))
+        return prepare(compose(list(overrides)), keyed=True)

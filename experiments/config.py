@@ -33,6 +33,8 @@ class Spec:
 
     def identity(self) -> dict[str, Any]:
         config = {name: value for name, value in self.config.items() if name not in UNIDENTIFYING}
+        if (key := config.pop("key", None)) is not None:
+            config["key"] = {"digest": key["digest"]}
         trainer = {name: value for name, value in config["trainer"].items() if name != "progress"}
         return {"choices": self.choices, "config": {**config, "trainer": trainer}}
 
@@ -59,11 +61,22 @@ def spec_of(config: Any, choices: dict[str, Any], overrides: list[str]) -> Spec:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
+    if plain.get("key") is not None:
+        plain["key"] = key_file(str(plain["key"]))
     named = {axis: str(choices.get(axis)) for axis in AXES}
     left_out = (*AXES, *UNIDENTIFYING, "seed", "trainer.progress")
     settings = [word for word in overrides if not word.startswith(("paths.", "tracking."))]
     telling = sorted(word for word in settings if word.partition("=")[0] not in left_out)
     return Spec(named, {str(name): value for name, value in plain.items()}, telling)
+
+
+def key_file(path: str) -> dict[str, str]:
+    """A key file as a trial names it. The SHA-256 of what it holds is public: it says nothing of the 32 secret bytes inside."""
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"expected a key file, found none at {path}; `assay evidence deposit key` writes one: key=DEPOSIT/key-0.safetensors"
+        )
+    return {"file": path, "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 @contextmanager
@@ -146,7 +159,7 @@ def settings() -> list[str]:
     """Axes and the dotted names of every field in every option."""
     import yaml
 
-    names = {"seed", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking"}
+    names = {"seed", "key", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking"}
     for path in CONF.rglob("*/*.yaml"):
         content = yaml.safe_load(path.read_text()) or {}
         group = path.relative_to(CONF).parts[0]

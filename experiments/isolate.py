@@ -46,7 +46,7 @@ def perform(spec: Spec) -> Record:
     from .trial import prepare
 
     wall, cpu = time.perf_counter(), time.process_time()
-    trial = prepare(spec)
+    trial = prepare(spec, keyed=True)
     trial.check_means()
     try:
         record = run(trial)

@@ -25,6 +25,7 @@ from .environment import environment
 from .exposure import admit, deployed, exposed, untimed
 from .matrix import Matrix
 from .meter import Meter
+from .own_key import copy_for
 from .people import Owner, owner
 from .quality import Answers, kept, utility
 from .stolen import surrogates_of
@@ -40,7 +41,7 @@ def run(trial: Trial) -> dict[str, Any]:
     admit(trial)
     check_fit(trial)
     ahead(trial)
-    mine = owner(trial, "owner")
+    mine = copy_for(trial, 0)
     rival = owner(trial, "rival")
     access = exposed(trial, mine)
     meter = Meter(access, trial.trainer("thief"))

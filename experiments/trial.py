@@ -59,6 +59,14 @@ class Paths(Configured):
 
 
 @dataclass(frozen=True)
+class KeyFile(Configured):
+    """An owner's own key, in place of one that follows from the seed (own_key.py). digest: SHA-256 of the file."""
+
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Tracking(Configured):
     name: str
     project: str
@@ -82,6 +90,7 @@ class Settings(Configured):
     seed: Annotated[int, Ge(0), Lt(500_000)]  # beyond lie the rivals' and the null models' seeds (people.py)
     force: bool
     save: str | None
+    key: KeyFile | None = None
 
     __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
 
@@ -209,9 +218,9 @@ class Trial:
         )
 
     def _copies(self, count: int) -> list[nn.Module]:
-        from .people import buyer  # it builds on trials
+        from .own_key import copy_for  # it builds on trials
 
-        return [buyer(self, number).marked for number in range(count)]
+        return [copy_for(self, number).marked for number in range(count)]
 
     def thiefs_data(self) -> Examples:
         """Inputs and labels; noise has none, its labels are -1."""
@@ -254,9 +263,11 @@ def _readable(path: str) -> Iterator[None]:
         raise ConfigError(f"{path} cannot be used: {error}; set paths.runs=FOLDER") from None
 
 
-def prepare(spec: Spec) -> Trial:
-    """Validate everything, load the data; ConfigError for whatever is wrong."""
+def prepare(spec: Spec, keyed: bool = False) -> Trial:
+    """Validate everything, load the data; ConfigError for whatever is wrong. keyed: the caller marks with the key of `key=`."""
     settings: Settings = validated(Settings, built(spec.config, ""), "")
+    if settings.key is not None and not keyed:
+        raise ConfigError("key=FILE is a setting of `assay run` and `assay suite`; leave it out here")
     settings.trainer.check()
     torch.use_deterministic_algorithms(settings.trainer.deterministic)
     with _readable(settings.paths.cache):

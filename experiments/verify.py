@@ -7,11 +7,11 @@ from typing import Any
 
 from ..core.errors import ConfigError, NotApplicable
 from ..core.evidence import Evidence, weigh
-from ..core.key import Key
 from ..core.secret import Secret
 from ..core.suspects import Suspects
 from ..zoo.files import load_key, load_model, load_tensors
 from .config import composer, options, suggest
+from .own_key import check_derivation, check_shape
 from .population import grouped, kinds, population
 from .show import p_value
 from .trial import Trial, prepare
@@ -92,24 +92,6 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
     nobodys, rivals = grouped(null_M, kinds(trial))
     fpr = settings.verification.fpr
     return weigh(scores, 0, 0, range(1, count + 1), nobodys, scheme.nulls, fpr, rivals=rivals)
-
-
-def check_shape(key: Key, shape: tuple[int, ...], path: Path) -> None:
-    """A key's inputs must be inputs of the task; its vectors and matrices may be something else: bits, labels, prompts."""
-    for name, tensor in key.tensors().items():
-        if tensor.ndim > max(2, len(shape)) and tuple(tensor.shape[1:]) != shape:
-            raise ConfigError(
-                f"{path} holds {name} of shape {tuple(tensor.shape[1:])}, the task has inputs of {shape}; name the key's task=..."
-            )
-
-
-def check_derivation(derived: Key, given: Key, path: Path) -> None:
-    """A derived key is nothing but its secret: contents that somebody chose would have no exact null."""
-    if derived.fingerprint != given.fingerprint:
-        raise ConfigError(
-            f"{path} holds contents that are not derived from its secret under these settings: changed by hand, or made with "
-            "other watermark.* settings or for another task"
-        )
 
 
 def sentence(found: Evidence, model: Path, derivation: str) -> str:

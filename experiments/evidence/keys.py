@@ -21,8 +21,8 @@ AXES = ("task", "model", "watermark")
 
 
 def settled(overrides: list[str], subsets: int) -> tuple[str, str, int]:
-    """The scheme's name, the settings as text, and how many triggers (bits, ...) a key holds. ConfigError for schemes whose owner
-    could choose."""
+    """The scheme's name, the settings as text, and how many triggers (bits, ...) the statistic of a key counts, 1 where it counts
+    none. ConfigError for schemes whose owner could choose."""
     with composer() as compose:
         trial = prepare(compose([*overrides, "attack=none", "deployment=open"]))
     scheme, name = trial.watermark, trial.spec.choices["watermark"]
@@ -41,10 +41,10 @@ def settled(overrides: list[str], subsets: int) -> tuple[str, str, int]:
     key = made(trial, Secret.simulated(0, "length"))
     if subsets > 1 and not isinstance(key, TriggerKey):
         raise ConfigError(f"{name} has no trigger sets to open one by one; set --subsets 1")
-    trials = scheme.score(Suspects([trial.task.fresh(None)]), [key]).trials
-    if trials is None:
+    scores = scheme.score(Suspects([trial.task.fresh(None)]), [key])
+    if scores.log10_p_MK is None:
         raise ConfigError(f"{name} has no exact tail, which a deposit's test needs")
-    return name, json.dumps({**about, "seed": trial.seed}, sort_keys=True), trials
+    return name, json.dumps({**about, "seed": trial.seed}, sort_keys=True), scores.trials or 1
 
 
 def trial_of(settings: str, overrides: list[str]) -> Trial:
