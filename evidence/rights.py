@@ -2,7 +2,7 @@
 
 Payments are pulled: a purchase enters what everybody is due, and each account withdraws its own. At any time, what was paid in less
 what was withdrawn is what is due. Every operation has the caller's own request id: asked again it gives the first answer and
-changes nothing, so a caller that was killed before it heard asks again. A request id with other contents is refused.
+changes nothing, so a caller that was killed before it heard asks again, whenever. A request id with other contents is refused.
 
 The book keeps accounts, not money: it says who is owed what, under rules that anyone can replay from `events`. Who may speak for an
 account is the caller's to check.
@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import ConfigError
 from .canonical import canonical
 from .rights_rules import Licence, Refused, Terms, bounded, named, parts, resale, usable
 from .sqlite import transaction
@@ -33,6 +34,8 @@ CREATE TABLE IF NOT EXISTS till (one INTEGER PRIMARY KEY CHECK (one = 1), paid I
 INSERT OR IGNORE INTO till VALUES (1, 0, 0);
 """
 COLUMNS = "id, offer, holder, quota, used, expires, status, asked, buyer"
+FULL = 2**62
+"""All payments together stay below it: SQLite's integers end at 2^63."""
 Work = Callable[[sqlite3.Connection], int]
 
 
@@ -42,10 +45,7 @@ class Rights:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._connected()) as book:
-            book.execute("PRAGMA journal_mode = WAL")
-            book.executescript(SCHEMA)
+        begin(path, SCHEMA, foreign="transactions")
 
     def offer(self, request: str, seller: str, terms: Terms) -> int:
         """The new offer's id."""
@@ -64,6 +64,7 @@ class Rights:
             book.execute("UPDATE offers SET open = 0 WHERE id = ?", (offer,))
             return offer
 
+        bounded(offer=offer)
         return self._once(request, ["close", seller, offer], work)
 
     def buy(self, request: str, buyer: str, offer: int, payment: int, now: int) -> int:
@@ -80,8 +81,8 @@ class Rights:
             columns = "(offer, holder, quota, used, expires, status) VALUES (?, ?, ?, 0, ?, 'active')"
             return _id(book.execute(f"INSERT INTO licences {columns}", row))
 
-        bounded(now=now, payment=payment)
-        return self._once(request, ["buy", buyer, offer, payment, now], work)
+        bounded(now=now, payment=payment, offer=offer)
+        return self._once(request, ["buy", buyer, offer, payment], work, now)
 
     def ask(self, request: str, holder: str, licence: int, price: int, buyer: str, now: int) -> int:
         """The holder lets `buyer` take the licence at a price; a later ask replaces it. Its id."""
@@ -95,8 +96,8 @@ class Rights:
             )
             return licence
 
-        bounded(price=price, now=now)
-        return self._once(request, ["ask", holder, licence, price, buyer, now], work)
+        bounded(price=price, now=now, licence=licence)
+        return self._once(request, ["ask", holder, licence, price, buyer], work, now)
 
     def take(self, request: str, buyer: str, licence: int, payment: int, now: int) -> int:
         """The licence changes hands with what is left of it: the royalty goes to the offer's shares, the rest to the holder. The
@@ -115,8 +116,8 @@ class Rights:
             book.execute(f"UPDATE licences SET {change} WHERE id = ?", (named(buyer), licence))
             return licence
 
-        bounded(now=now, payment=payment)
-        return self._once(request, ["take", buyer, licence, payment, now], work)
+        bounded(now=now, payment=payment, licence=licence)
+        return self._once(request, ["take", buyer, licence, payment], work, now)
 
     def revoke(self, request: str, seller: str, licence: int) -> int:
         """By the seller of its offer; what was paid stays paid. Its id."""
@@ -126,6 +127,7 @@ class Rights:
             book.execute("UPDATE licences SET status = 'revoked' WHERE id = ?", (licence,))
             return licence
 
+        bounded(licence=licence)
         return self._once(request, ["revoke", seller, licence], work)
 
     def meter(self, request: str, holder: str, licence: int, queries: int, now: int) -> int:
@@ -144,8 +146,8 @@ class Rights:
             return left
 
         bounded(1, queries=queries)
-        bounded(now=now)
-        return self._once(request, ["meter", holder, licence, queries, now], work)
+        bounded(now=now, licence=licence)
+        return self._once(request, ["meter", holder, licence, queries], work, now)
 
     def expire(self, now: int) -> int:
         """Marks licences past their time, which no longer answer in any case; how many."""
@@ -167,33 +169,34 @@ class Rights:
         return self._once(request, ["withdraw", account], work)
 
     def licence(self, licence: int) -> Licence:
-        with closing(self._connected()) as book:
+        bounded(licence=licence)
+        with closing(connected(self.path)) as book:
             return _licence(book, licence)
 
     def due(self) -> dict[str, int]:
-        with closing(self._connected()) as book:
+        with closing(connected(self.path)) as book:
             return dict(book.execute("SELECT account, amount FROM due WHERE amount > 0 ORDER BY account"))
 
     def till(self) -> tuple[int, int]:
         """Paid in, and withdrawn."""
-        with closing(self._connected()) as book:
+        with closing(connected(self.path)) as book:
             paid, withdrawn = book.execute("SELECT paid, withdrawn FROM till").fetchone()
             return int(paid), int(withdrawn)
 
     def events(self) -> list[tuple[str, list[Any], int]]:
         """(request id, what was asked, the answer) of every change, in order."""
-        with closing(self._connected()) as book:
+        with closing(connected(self.path)) as book:
             rows = book.execute("SELECT request, asked, answer FROM events ORDER BY number").fetchall()
         return [(request, json.loads(asked), answer) for request, asked, answer in rows]
 
-    def _once(self, request: str, asked: list[Any], work: Work) -> int:
-        """The answer to a request, worked out at its first time only."""
-        content = canonical(asked)
+    def _once(self, request: str, asked: list[Any], work: Work, now: int | None = None) -> int:
+        """The answer to a request, worked out at its first time only. `now` is kept with it, and is no part of its contents."""
+        content = canonical(asked if now is None else [*asked, now])
         with self._changing() as book:
             row = book.execute(
                 "SELECT asked, answer FROM events WHERE request = ?", (named(request),)
             ).fetchone()
-            if row is not None and bytes(row[0]) != content:
+            if row is not None and json.loads(row[0])[: len(asked)] != asked:
                 raise Refused(f"request {request} was another one before: every request needs its own id")
             if row is not None:
                 return int(row[1])
@@ -202,17 +205,31 @@ class Rights:
             book.execute("INSERT INTO events (request, asked, answer) VALUES (?, ?, ?)", event)
             return answer
 
-    def _connected(self) -> sqlite3.Connection:
-        book = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        book.execute("PRAGMA foreign_keys = ON")
-        book.execute("PRAGMA synchronous = FULL")  # an acknowledged change survives a power cut
-        return book
-
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """All or nothing, one writer at a time."""
-        with closing(self._connected()) as book, transaction(book):
+        with closing(connected(self.path)) as book, transaction(book):
             yield book
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    book = sqlite3.connect(path, timeout=60, isolation_level=None)
+    book.execute("PRAGMA foreign_keys = ON")
+    book.execute("PRAGMA synchronous = FULL")  # an acknowledged change survives a power cut
+    return book
+
+
+def begin(path: Path, schema: str, foreign: str) -> None:
+    """Makes the tables where there are none. foreign: a table that only the other kind of book has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with closing(connected(path)) as book:
+            if book.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (foreign,)).fetchone():
+                raise ConfigError(f"{path} was begun with another --ledger, which it keeps")
+            book.execute("PRAGMA journal_mode = WAL")
+            book.executescript(schema)
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"expected a book of rights at {path}: {error}") from None
 
 
 def _id(done: sqlite3.Cursor) -> int:
@@ -246,6 +263,11 @@ def _holders(licence: Licence, holder: str) -> None:
 
 def _paid(book: sqlite3.Connection, payment: int, to: Sequence[tuple[str, int]]) -> None:
     """Enters a payment, and to whom it is due."""
+    (before,) = book.execute("SELECT paid FROM till").fetchone()
+    if before + payment >= FULL:
+        raise Refused(
+            f"the book is full: expected payments of less than 2^62 in all, got {before} and {payment}"
+        )
     book.execute("UPDATE till SET paid = paid + ?", (payment,))
     for account, amount in to:
         change = "INSERT INTO due VALUES (?, ?) ON CONFLICT (account) DO UPDATE SET amount = amount + excluded.amount"

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from assay.evidence.rights import Rights
-from assay.evidence.rights_rules import Refused, Terms, parts, resale
+from assay.evidence.rights import FULL, Rights, connected
+from assay.evidence.rights_rules import Book, Refused, Terms, parts, resale
 
 CERTIFICATE, CONDITIONS = "a" * 64, "b" * 64
 SHARES = (("ann", 3333), ("bob", 3333), ("cem", 3334))
@@ -102,13 +103,34 @@ def test_a_request_id_has_one_meaning(rights: Rights) -> None:
     assert rights.offer("1", "ann", terms()) == 1
     with pytest.raises(Refused, match="another one before"):
         rights.offer("1", "ann", terms(price=5))
-    assert len(rights.events()) == 1
+    assert rights.buy("2", "dot", 1, 1001, 0) == rights.buy(
+        "2", "dot", 1, 1001, 60
+    )  # time passes, and is no content
+    with pytest.raises(Refused, match="another one before"):
+        rights.buy("2", "eve", 1, 1001, 60)
+    assert len(rights.events()) == 2
+
+
+def test_numbers_beyond_the_book_are_refused(rights: Rights) -> None:
+    rights.offer("1", "ann", terms(price=2**53))
+    with closing(connected(rights.path)) as book:
+        book.execute("UPDATE till SET paid = ?, withdrawn = ?", (FULL - 2**54, FULL - 2**54))
+    rights.buy("fits", "dot", 1, 2**53, 0)
+    with pytest.raises(Refused, match="the book is full"):
+        rights.buy("one more", "dot", 1, 2**53, 0)
+    for work in (lambda: rights.close("2", "ann", 2**70), lambda: rights.revoke("2", "ann", 2**70)):
+        with pytest.raises(Refused, match=r"expected (offer|licence) between"):
+            work()
+    with pytest.raises(Refused, match="expected licence between"):
+        rights.licence(2**70)
+    with pytest.raises(Refused, match="expected licence between"):
+        rights.meter("2", "dot", 2**70, 1, 0)
 
 
 class Market(RuleBasedStateMachine):
     """A book against a plain model of it. `make` opens the book; the twin on a chain opens another."""
 
-    make: Callable[[Path], Rights] = Rights
+    make: Callable[[Path], Book] = Rights
 
     @initialize(price=st.integers(0, 1000), quota=st.integers(1, 6), royalty=st.integers(0, 10_000))
     def begin(self, price: int, quota: int, royalty: int) -> None:
@@ -260,7 +282,7 @@ def test_concurrent_meters_never_exceed_the_quota(rights: Rights) -> None:
 METERING = """
 import sys
 from pathlib import Path
-from assay.evidence.rights import Rights
+from assay.evidence.rights import FULL, Rights, connected
 rights = Rights(Path(sys.argv[1]))
 for number in range(int(sys.argv[2]), 10**6):
     rights.meter(f"q{number}", "dot", 1, 2, 0)

@@ -8,6 +8,8 @@ def rights_options(sub: argparse.ArgumentParser) -> None:
     text = "ask: let another account take your licence at a price; meter: count queries; withdraw: all that you are due"
     sub.add_argument("action_", metavar="ACTION", choices=actions, help=f"{', '.join(actions)}; {text}")
     sub.add_argument("--book", required=True, metavar="FILE", help="the book of rights, an SQLite file")
+    text = "chain: the book is a contract's, on an EVM in this process (extra `chain`); a book keeps its first (default: sqlite)"
+    sub.add_argument("--ledger", choices=["sqlite", "chain"], default="sqlite", help=text)
     sub.add_argument("--account", help="who acts")
     text = "an id of your own: the same request again gives the same answer and changes nothing (default: a fresh one)"
     sub.add_argument("--request", help=text)

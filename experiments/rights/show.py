@@ -1,4 +1,4 @@
-"""`assay rights`: offers, purchases, resales, metered queries and withdrawals in a book of rights (evidence/rights.py)."""
+"""`assay rights`: offers, purchases, resales, metered queries and withdrawals in a book (evidence/rights.py, chain.py)."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from rich.markup import escape
 from ...core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ...evidence.rights import Rights
+    from ...evidence.rights_rules import Book
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "offer": ("account", "certificate", "conditions", "price", "quota", "days", "share"),
@@ -33,8 +33,6 @@ DAY = 86_400
 
 
 def rights(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from ...evidence.rights import Rights
-
     action, path = arguments.action_, Path(arguments.book)
     if rest:
         raise ConfigError(f"expected no further words, got {' '.join(rest)}")
@@ -43,7 +41,7 @@ def rights(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
         raise ConfigError(f"rights {action} needs --{missing[0]}")
     if action != "offer" and not path.is_file():
         raise ConfigError(f"expected a book of rights at {path}, found none; `rights offer` begins one")
-    book = Rights(path)
+    book = _opened(path, arguments.ledger)
     if action == "show":
         _show(book, arguments, console)
         return 0
@@ -56,12 +54,22 @@ def rights(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     return 0
 
 
+def _opened(path: Path, ledger: str) -> "Book":
+    if ledger == "chain":
+        from ...evidence.chain import Chain
+
+        return Chain(path)
+    from ...evidence.rights import Rights
+
+    return Rights(path)
+
+
 ANSWERS = {"buy": "licence", "ask": "licence", "take": "licence", "revoke": "licence", "close": "offer"}
 ANSWERS |= {"meter": "queries left", "withdraw": "paid out"}
 """What the number means that an action returns."""
 
 
-def _done(book: "Rights", request: str, given: argparse.Namespace) -> int:
+def _done(book: "Book", request: str, given: argparse.Namespace) -> int:
     now, who, licence, price = int(time.time()), given.account, given.licence, given.price
     actions: dict[str, Callable[[], int]] = {
         "offer": lambda: book.offer(request, who, _terms(given)),
@@ -90,7 +98,7 @@ def _terms(given: argparse.Namespace) -> Any:
     return Terms(*values, tuple(shares))
 
 
-def _show(book: "Rights", given: argparse.Namespace, console: Console) -> None:
+def _show(book: "Book", given: argparse.Namespace, console: Console) -> None:
     """One licence, or what everybody is due; past their time, licences are marked."""
     book.expire(int(time.time()))
     paid, withdrawn = book.till()
