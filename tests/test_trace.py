@@ -1,6 +1,7 @@
 """Tracing: sketches that reordered channels do not change, labels on secret probes, and the command from registry to verdict."""
 
 import json
+import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -170,23 +171,30 @@ def network(trial: Trial, seed: int) -> nn.Module:
     return trial.settings.model.build(trial.task.shape, trial.task.classes, seed)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained networks: a registered one with a key that fits none of them, nine strangers, and a noisy copy."""
-    monkeypatch.chdir(tmp_path)
+    made = tmp_path_factory.mktemp("networks")
     trial = api.build("task=digits", "model.width=8", "watermark=uchida", "watermark.bits=32")
     config, choices = trial.spec.config, trial.spec.choices
     named = {axis: {"name": choices[axis], "config": config[axis]} for axis in ("task", "model", "watermark")}
     about = {**named, "seed": 0}
     for seed in range(12):
-        save_model(Path(f"{seed}.safetensors"), network(trial, seed), about)
+        save_model(made / f"{seed}.safetensors", network(trial, seed), about)
     copy, generator = network(trial, 0), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in copy.parameters():
             weight.add_(0.02 * weight.std() * torch.randn(weight.shape, generator=generator))
-    save_model(Path("copy.safetensors"), copy, about)
+    save_model(made / "copy.safetensors", copy, about)
     key = trial.watermark.keygen(trial.task, Secret.simulated(0, "owner"))
-    save_key(Path("key.safetensors"), key, about)
+    save_key(made / "key.safetensors", key, about)
+    return made
+
+
+@pytest.fixture
+def folder(networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(networks, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
