@@ -1,6 +1,7 @@
 """Conformance of marks that act in an API's answers: the owner is found in what a thief extracts, strangers and clean models are
 not, answers are altered rarely and always alike, and the null is exact."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -155,9 +156,10 @@ def test_dawn_null_is_exact(wrong: float) -> None:
     fluctuation of probability 1e-4 per level, whatever the suspect gets wrong."""
     it = build("watermark=dawn", "watermark.rate=0.2", "trainer.progress=false")
     ledger, suspect = asked(200, wrong)
-    keys = [
-        it.watermark.settle(it.watermark.keygen(it.task, Secret.simulated(7, k)), ledger) for k in range(2000)
-    ]
+    first, last = (it.watermark.keygen(it.task, Secret.simulated(7, k)) for k in (0, 1999))
+    strangers = [replace(first, secret=Secret.simulated(7, k)) for k in range(2000)]
+    assert strangers[-1].fingerprint == last.fingerprint, "but for its secret a key is the task's"
+    keys = [it.watermark.settle(key, ledger) for key in strangers]
     log10_p_MK = it.watermark.score(Suspects([suspect]), keys).log10_p_MK
     assert log10_p_MK is not None
     p = 10 ** log10_p_MK[0]

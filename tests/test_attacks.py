@@ -1,5 +1,6 @@
 """Conformance of every attack in conf/attack: a new yaml is tested without touching this file; then each attack's own facts."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -26,19 +27,24 @@ from assay.experiments.trial import Trial
 from assay.kernels.row_labels import row_labels
 from assay.zoo.models import head
 
-ATTACKS = sorted(catalogue("attack"))
+LISTED = catalogue("attack")
+ATTACKS = sorted(LISTED)
 ALL: tuple[Grant, ...] = ("weights", "scores", "labels")
 SHORT = ("trainer.progress=false", "watermark=uchida")
+WHOLE = pytest.mark.xdist_group("whole attacks")
+"""Tests of attacks at full length, which one worker keeps for them all."""
 
 
 def poor(name: str) -> tuple[str, ...]:
-    """A thief with little data, few queries and two epochs: what every attack must hold does not depend on his means."""
+    """A thief with little data, few queries, two epochs and three copies: what every attack must hold does not depend on his
+    means."""
     path = CONF / "attack" / f"{name}.yaml"
     content = with_defaults(path, yaml.safe_load(path.read_text()))
     recipes = [field for field, value in content.items() if isinstance(value, dict) and "epochs" in value]
     short = [
         *(f"attack.{field}.epochs=2" for field in recipes),
         *(["attack.epochs=4"] if "epochs" in content else []),
+        *(["attack.colluders=[2,3]"] if "colluders" in content else []),
     ]
     return ("adversary.data=0.4", "adversary.queries=400", *short)
 
@@ -53,6 +59,10 @@ def trial(name: str, *means: str) -> Trial:
 def victim() -> nn.Module:
     it = trial("none")
     return clean(it, it.seed)[0]
+
+
+def small(name: str) -> Trial:
+    return trial(name, *poor(name))
 
 
 def metered(name: str, access: Gateway, *means: str) -> tuple[Meter, Adversary]:
@@ -88,8 +98,8 @@ def accuracy(model: nn.Module) -> float:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_declarations_are_literals_that_the_catalogue_can_read(name: str) -> None:
-    listed = {key: value for key, value in catalogue("attack")[name].items() if key != "about"}
-    assert listed == declared(trial(name).attack)
+    listed = {key: value for key, value in LISTED[name].items() if key != "about"}
+    assert listed == declared(small(name).attack)
 
 
 def expect_change(attack: Attack, surrogate: Surrogate) -> None:
@@ -123,15 +133,15 @@ def test_trajectory(name: str) -> None:
     for surrogate in surrogates:
         assert surrogate.model is not access.model
         assert not any(module.training for module in surrogate.model.modules())
-        expect_change(trial(name).attack, surrogate)
+        expect_change(small(name).attack, surrogate)
         assert surrogate.cost is not None
         assert surrogate.cost.seconds >= 0
     costs = [s.cost for s in surrogates if s.cost]
     assert [c.steps for c in costs] == sorted(c.steps for c in costs)
     assert [c.seconds for c in costs] == sorted(c.seconds for c in costs)
-    if trial(name).attack.axis == "epochs":
+    if small(name).attack.axis == "epochs":
         assert [c.steps / costs[0].steps for c in costs] == [s.strength / strengths[0] for s in surrogates]
-    last, attack = costs[-1], trial(name).attack
+    last, attack = costs[-1], small(name).attack
     if attack.needs == "weights":  # a thief may train a student on answers to inputs he makes up
         assert (last.steps > 0) == (attack.data != "none")
     assert (last.queries > 0) == (attack.needs != "weights")
@@ -140,17 +150,17 @@ def test_trajectory(name: str) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_denied_needs_raise(name: str) -> None:
-    it = trial(name)
+    it = small(name)
     granted: tuple[Grant, ...] = tuple(g for g in ALL if g != it.attack.needs)
     with pytest.raises(Denied):
-        list(it.attack(Gateway(victim(), granted), thief(name)))
+        list(it.attack(Gateway(victim(), granted), thief(name, *poor(name))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_same_seed_same_surrogates(name: str) -> None:
     """The first of the trajectory."""
-    it = trial(name, *poor(name))
+    it = small(name)
     again = next(it.attack(Gateway(victim(), (it.attack.needs,)), thief(name, *poor(name))))
     first = stolen(name, *poor(name))[0][0]
     assert not differs(first.model, again.model)
@@ -158,11 +168,12 @@ def test_same_seed_same_surrogates(name: str) -> None:
         assert first.claim.fingerprint == again.claim.fingerprint
 
 
-@pytest.mark.parametrize("name", [n for n in ATTACKS if catalogue("attack")[n]["data"] != "none"])
+@pytest.mark.parametrize("name", [n for n in ATTACKS if LISTED[n]["data"] != "none"])
 def test_a_thief_without_data_is_refused_clearly(name: str) -> None:
-    it = build(f"attack={name}", "adversary.data=0", *SHORT)
+    it = small(name)
+    nothing = replace(it.settings, adversary=replace(it.settings.adversary, data=0.0))
     with pytest.raises(ConfigError, match=r"adversary\.data=1\.0"):
-        it.check_means()
+        replace(it, settings=nothing).check_means()
 
 
 def changed(one: nn.Module, other: nn.Module) -> set[str]:
@@ -179,6 +190,7 @@ def test_finetuning_the_last_layer_changes_nothing_else() -> None:
 
 
 @pytest.mark.slow
+@WHOLE
 def test_finetuning_all_layers_changes_them_all_and_helps_the_thief() -> None:
     surrogates, _ = stolen("finetune")
     names = changed(victim(), surrogates[-1].model)
@@ -193,6 +205,7 @@ def test_a_new_head_is_new_and_alone() -> None:
 
 
 @pytest.mark.slow
+@WHOLE
 def test_finetune_reports_the_epochs_it_is_asked_for() -> None:
     attack = trial("finetune").attack
     assert isinstance(attack, Finetune)
@@ -273,6 +286,7 @@ def test_distillation_loss_is_hintons() -> None:
 
 
 @pytest.mark.slow
+@WHOLE
 def test_extraction_asks_each_example_once_and_respects_the_budget() -> None:
     _, access = stolen("extract")
     assert access.queries == len(thief("extract").data)
@@ -286,6 +300,7 @@ def test_extraction_asks_each_example_once_and_respects_the_budget() -> None:
 
 
 @pytest.mark.slow
+@WHOLE
 def test_a_thief_without_data_asks_with_noise() -> None:
     it = build("attack=extract", "adversary=no_data", "attack.shares=[1.0]", *SHORT)
     access = Gateway(victim(), ("labels",))
