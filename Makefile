@@ -6,26 +6,33 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(LOCKED)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint types bench
+.PHONY: help demo test system lint types mypy pyright bench
 help:    ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
 
 demo: $(STAMP)   ## real watermarks against real attacks on real data: the table, and the page (runs/board.html)
 	$(BIN)/assay suite quick
 
-test: $(STAMP)   ## every test, slow ones included
+test: $(STAMP) system   ## every test, slow ones included
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+system: $(STAMP)
 	@tests/install-system-packages
 	@$(BIN)/python -c "import pdqhash" 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps pdqhash==0.2.8 || \
 	  echo "pdqhash could not be built: the tests of pictures as works are skipped"
-	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)   ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)  ## mypy and pyright, tests too
+	@$(MAKE) --no-print-directory -j 2 mypy pyright
+
+mypy: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy tests benchmarks
+
+pyright: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)  ## speed, as ratios to named baselines; writes benchmarks/data
