@@ -117,7 +117,7 @@ def test_numbers_beyond_the_book_are_refused(rights: Rights) -> None:
         book.execute("UPDATE till SET paid = ?, withdrawn = ?", (FULL - 2**54, FULL - 2**54))
     rights.buy("fits", "dot", 1, 2**53, 0)
     with pytest.raises(Refused, match="the book is full"):
-        rights.buy("one more", "dot", 1, 2**53, 0)
+        rights.buy("one-more", "dot", 1, 2**53, 0)
     for work in (lambda: rights.close("2", "ann", 2**70), lambda: rights.revoke("2", "ann", 2**70)):
         with pytest.raises(Refused, match=r"expected (offer|licence) between"):
             work()
