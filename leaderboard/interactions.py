@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .frontier import Floats
-from .ranking import BOARD, CONTROL, Record
+from .ranking import BOARD, CONTROL, Record, board_of, labelled
 
 FACTORS = ("watermark", "answers", "monitor")
 FIRST = (CONTROL, "scores", "none")
@@ -74,10 +74,8 @@ class Effect:
 def interactions(records: Iterable[Record]) -> list[Effect]:
     """Of every board whose thefts vary in two factors or more."""
     boards: dict[tuple[str, ...], dict[str, dict[Cell, Record]]] = defaultdict(lambda: defaultdict(dict))
-    for record in filter(_counts, records):
-        options = record.get("options") or record["choices"]
-        board = tuple(options.get(axis, "") for axis in BOARD)
-        boards[board][options["attack"]][(*levels(record), record["seed"])] = record
+    for record in map(labelled, filter(_counts, records)):
+        boards[board_of(record)][record["choices"]["attack"]][(*levels(record), record["seed"])] = record
     return [effect for board in sorted(boards) for effect in _board(board, boards[board])]
 
 
@@ -89,22 +87,20 @@ def _counts(record: Record) -> bool:
 
 def levels(record: Record) -> tuple[str, str, str]:
     """The trial's level of each factor, from its settings."""
-    options, deployment = record.get("options") or record["choices"], record["config"]["deployment"]
-    parts = ["scores" if "scores" in deployment["grants"] else "labels"]
+    watermark, deployment = record["choices"]["watermark"], record["config"]["deployment"]
+    parts = [
+        next(grant for grant in ("weights", "scores", "labels", "texts") if grant in deployment["grants"])
+    ]
     if deployment.get("decimals") is not None:
         parts.append(f"{deployment['decimals']} decimals")
     parts += [_class(part) for _, part in sorted((deployment.get("defences") or {}).items())]
     if deployment.get("simulation"):
         parts.append("simulated")
     answers = ", ".join(parts[1:] if parts[0] == "scores" and parts[1:] else parts)
-    watch = deployment.get("monitor")
-    monitor = "none" if watch is None else _class(watch)
+    if (watch := deployment.get("monitor")) is None:
+        return watermark, answers, "none"
     reaction = deployment.get("on_alarm", "log")
-    return (
-        options["watermark"],
-        answers,
-        monitor if reaction in ("revoke",) or watch is None else f"{monitor}, {reaction}",
-    )
+    return watermark, answers, _class(watch) + ("" if reaction == "revoke" else f", {reaction}")
 
 
 def _class(part: Record) -> str:
@@ -150,7 +146,7 @@ def _accuracy(record: Record) -> float:
 
 def _levels(table: Iterable[Cell]) -> list[list[str]]:
     """Of each factor, the level without a layer first; nothing to compare with where there is none."""
-    found = [sorted({cell[factor] for cell in table}) for factor in range(len(FACTORS))]
+    found = [sorted(set(column)) for column in zip(*(cell[:3] for cell in table), strict=True)]
     return [
         [first, *(name for name in names if name != first)] if first in names else []
         for first, names in zip(FIRST, found, strict=True)
@@ -176,7 +172,7 @@ def effects(
 
 def filled(seen: dict[Cell, float], names: Sequence[Sequence[str]]) -> Floats:
     """(A, B, C, S) of the seeds that have every cell."""
-    cells = list(itertools.product(*names))
+    cells = list(itertools.product(names[0], names[1], names[2]))
     seeds = [s for s in sorted({cell[-1] for cell in seen}) if all((*cell, s) in seen for cell in cells)]
     values = [[seen[*cell, seed] for seed in seeds] for cell in cells]
     return np.array(values, dtype=np.float64).reshape(*(len(found) for found in names), len(seeds))

@@ -119,7 +119,7 @@ def record(cell: Cell, attack: str, accuracy: float, **told: Any) -> Record:
         "id": f"{cell}{attack}",
         "seed": seed,
         "choices": choices,
-        "overrides": [str(cell)],
+        "overrides": [f"deployment.note={cell}"],
     }
     return {**base, "config": {"deployment": reached}, "deployment": block, "hash": "h"}
 
