@@ -234,6 +234,7 @@ def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[S
     models |= {f"surrogate-{s.strength:g}": s.model for s in surrogates}
     if isinstance(trial.watermark, SamplingMark):
         keep(folder, trial, key, models)
+    if not trial.watermark.trains:
         del models["marked"]
     shapes = {name: t.shape for name, t in mine.marked.state_dict().items()}
     for name, model in models.items():

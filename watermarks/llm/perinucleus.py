@@ -44,7 +44,7 @@ def next_probabilities(model: nn.Module, prompts_NP: Tensor) -> Tensor:
 
 def outside(probabilities_NV: Tensor, nucleus: float, width: int) -> Tensor:
     """(N, width) int64: the likeliest ids that the nucleus leaves out, or the least likely ones where it leaves fewer."""
-    sorted_NV, ids_NV = probabilities_NV.sort(dim=-1, descending=True, stable=True)
+    sorted_NV, ids_NV = torch.sort(probabilities_NV, dim=-1, descending=True, stable=True)
     inside_N = (sorted_NV.cumsum(-1) < nucleus).sum(-1) + 1
     first_N = inside_N.clamp(max=ids_NV.shape[1] - width)
     chosen_NW: Tensor = ids_NV.gather(1, first_N[:, None] + torch.arange(width))
