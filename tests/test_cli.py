@@ -30,12 +30,14 @@ TINY = [
 ]
 
 
-def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+FORKSERVER = pytest.mark.xdist_group("forkserver")
+"""One worker starts the server that trials are forked from, which takes 12 s."""
+
+
+def assay(*arguments: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, as from a shell."""
     command = [sys.executable, "-m", "assay.experiments.cli", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False, timeout=300
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,7 @@ def test_list_names_everything_with_its_declarations(capsys: pytest.CaptureFixtu
     assert "uchida_direct" in capsys.readouterr().out
 
 
+@FORKSERVER
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -127,6 +130,7 @@ def test_a_suite_of_another_shape_is_explained(
 
 
 @pytest.mark.slow
+@FORKSERVER
 def test_a_sweep_skips_what_is_done_and_shows_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", *TINY, "watermark=uchida"]
     assert main([*command, "attack=prune"]) == 0
@@ -161,6 +165,7 @@ def test_wandb_cannot_harm_a_record(runs: Path) -> None:
 
 
 @pytest.mark.slow
+@FORKSERVER
 def test_a_failing_trial_exits_1_and_the_others_go_on(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +222,7 @@ def verify(model: Path, key: Path, runs: Path, *more: str) -> int:
 
 
 @pytest.mark.slow
+@FORKSERVER
 def test_verify_finds_the_owner_and_not_the_unmarked(
     exported: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +267,7 @@ class Evil:
 
 
 @pytest.mark.slow
+@FORKSERVER
 def test_verify_refuses_bad_files(
     exported: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,18 +328,21 @@ blocks:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_resumes_to_the_same_records(runs: Path, tmp_path: Path) -> None:
+@FORKSERVER
+def test_a_killed_sweep_resumes_to_the_same_records(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SIGKILL at random moments, then the same command again; then one uninterrupted run with a cache of its own."""
     mine = tmp_path / "mine" / "suite"
     mine.mkdir(parents=True)
     (mine / "small.yaml").write_text(SUITE)
     command = ["suite", "small", "--config-dir", str(mine.parent), "--jobs", "2", *TINY]
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache1"))
     seconds = random.Random(0)
     stopped = 0
     for _ in range(2):
         process = subprocess.Popen(
             [sys.executable, "-m", "assay.experiments.cli", *command],
-            env={**os.environ, "ASSAY_CACHE": str(tmp_path / "cache1")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -353,11 +363,11 @@ def test_a_killed_sweep_resumes_to_the_same_records(runs: Path, tmp_path: Path) 
         for path in runs.rglob("records/*.json"):
             json.loads(path.read_text())  # whole, or not there
     assert stopped >= 1  # a fast machine may finish before the second kill
-    resumed = assay(*command, ASSAY_CACHE=str(tmp_path / "cache1"))
-    assert resumed.returncode == 0, resumed.stderr
-    assert "are done already" in resumed.stdout
-    whole = assay(*command, ASSAY_CACHE=str(tmp_path / "cache2"), ASSAY_RUNS=str(tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "are done already" in capsys.readouterr().out
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache2"))
+    assert main([*command, f"paths.runs={tmp_path / 'whole'}"]) == 0
     one, other = (
         {r["id"]: timeless(r) for r in Store(folder / "records")} for folder in (runs, tmp_path / "whole")
     )
@@ -375,6 +385,10 @@ def timeless(value: Any) -> Any:
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
+SEEDS = 12
+"""More than are done before the interrupt; Hydra composes all of them first, 0.2 s each."""
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_partial_record(runs: Path, tmp_path: Path) -> None:
     # A background job ignores SIGINT and its children inherit that; this one hears it, however the tests were started.
@@ -382,7 +396,7 @@ def test_ctrl_c_leaves_no_partial_record(runs: Path, tmp_path: Path) -> None:
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from assay.experiments.cli import main; sys.exit(main())"
     )
-    command = [sys.executable, "-c", code, "run", *TINY, "-m", "seed=range(0,50)", "attack=none"]
+    command = [sys.executable, "-c", code, "run", *TINY, "-m", f"seed=range(0,{SEEDS})", "attack=none"]
     process = subprocess.Popen(
         command,
         env={**os.environ, "ASSAY_CACHE": str(tmp_path / "cache")},
@@ -399,6 +413,6 @@ def test_ctrl_c_leaves_no_partial_record(runs: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, error
     assert "the same command resumes" in error
     records = list(Store(runs / "records"))
-    assert 1 <= len(records) < 50
+    assert 1 <= len(records) < SEEDS
     assert {record["status"] for record in records} == {"ok"}
     assert not [path for path in runs.rglob("*") if path.name.startswith(".")]

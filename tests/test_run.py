@@ -165,6 +165,7 @@ def test_a_setting_that_only_the_data_shows_to_be_wrong_is_refused(runs: Path) -
     assert "watermark.bits to at most 576" in narrow["reason"]
 
 
+@pytest.mark.xdist_group("forkserver")
 def test_a_trial_that_dies_hard_loses_only_itself(runs: Path, tmp_path: Path) -> None:
     """A user's scheme, brought by --config-dir, kills its process; the trial beside it is unharmed."""
     mine = tmp_path / "mine"
@@ -202,6 +203,7 @@ class Deadly(Attack):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("forkserver")
 def test_a_scheme_that_cannot_be_built_is_recorded_with_its_traceback(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "attack").mkdir()
     (tmp_path / "attack" / "unbuildable.yaml").write_text("_target_: unbuildable_user_module.Attack\n")
