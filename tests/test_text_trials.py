@@ -19,10 +19,10 @@ from assay.experiments.catalogue import CONF, catalogue
 from assay.experiments.cli import main
 from assay.experiments.config import composer, importable, options
 from assay.experiments.meter import Meter
+from assay.experiments.own_key import check_shape
 from assay.experiments.people import owner
 from assay.experiments.quality import Answers
 from assay.experiments.suite import chosen
-from assay.experiments.verify import check_shape
 from assay.watermarks.deepsigns import ActivationKey
 from assay.zoo.quality import quality
 

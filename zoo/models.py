@@ -136,7 +136,7 @@ class Resnet18(Architecture):
         network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
         network.register_module("maxpool", nn.Identity())
         for block, name in ((0, "conv2"), (1, "conv1"), (1, "conv2")):
-            parent = network.layer4[block]
+            parent = network.get_submodule(f"layer4.{block}")
             setattr(parent, name, _Centred.of(getattr(parent, name)))
         return network
 
