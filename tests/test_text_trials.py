@@ -62,7 +62,14 @@ def test_a_trial_of_a_language_model_has_a_judge_s_accuracy(tmp_path: Path) -> N
 def test_the_owner_s_models_are_judged_once_for_all_attacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (*TOY, "watermark=llm/kgw", "watermark.texts=2", "watermark.tokens=20", "deployment=api_text")
+    words = (
+        *TOY,
+        "watermark=llm/kgw",
+        "watermark.texts=2",
+        "watermark.tokens=20",
+        "deployment=api_text",
+        "seed=5",
+    )
     judged: list[torch.nn.Module] = []
 
     def counted(judge: torch.nn.Module, suspect: torch.nn.Module, *rest: Any) -> Quality:
