@@ -28,7 +28,9 @@ from assay.core.secret import Secret
 from assay.core.suspects import Suspects
 from assay.core.texts import Plain
 from assay.experiments.catalogue import CONF
+from assay.experiments.texts.inputs import scheme_of
 from assay.experiments.trial import built
+from assay.watermarks.llm.card import Card
 from assay.watermarks.llm.corpus import Texts
 from assay.watermarks.llm.domain_kgw import DomainKgw, LearnedDomainKgw, prompts_of
 from assay.watermarks.llm.huref import HuRef
@@ -132,6 +134,7 @@ def further() -> nn.Module:
     return fit(7)(victim(), task().attacker, recipe=replace(task().recipe, epochs=1, lr=2e-3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKS)
 def test_the_owner_is_found_and_strangers_and_the_clean_model_are_not(name: str) -> None:
     keys = [key(name), key(name, 2)]
@@ -147,6 +150,7 @@ def test_the_owner_is_found_and_strangers_and_the_clean_model_are_not(name: str)
     assert alone.statistic_MK[0, 0] == scores.statistic_MK[0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKE)
 def test_a_derived_model_is_nearer_than_every_stranger(name: str) -> None:
     models = [victim(), further(), victim(1), victim(2), fresh(8), nn.Linear(2, 2)]
@@ -385,6 +389,13 @@ def test_discrepancy_by_hand_and_unbiased() -> None:
     assert np.std(same) > 0
     apart = discrepancy(torch.full((6, 5, 4), 1), torch.full((6, 5, 4), 2))
     assert apart > max(same)
+
+
+def test_a_card_of_a_fingerprint_is_no_card_of_a_text() -> None:
+    with pytest.raises(ConfigError, match=r"scheme: the card says 'huref', there are .*domain_kgw"):
+        scheme_of(Card("huref", "philox4x32-10-v1", "0" * 16, V, "", {"ids": 128}))
+    found = scheme_of(Card.of(DomainKgw(share=0.1), Secret.simulated(1), V))
+    assert found == DomainKgw(share=0.1)
 
 
 def test_kinds_of_fingerprints() -> None:

@@ -60,7 +60,9 @@ def scheme_of(card: Card) -> Any:
 
     folder = CONF / "watermark" / "llm"
     path = folder / f"{card.scheme}.yaml"
-    known = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+    options = {str(p.relative_to(folder).with_suffix("")): p.read_text() for p in folder.rglob("*.yaml")}
+    # Fingerprints read models; what reads texts has a keyed function.
+    known = sorted(n for n, text in options.items() if n in OTHERS or "prf" in yaml.safe_load(text))
     if card.scheme not in known:
         raise ConfigError(f"scheme: the card says {card.scheme!r}, there are {', '.join(known)}")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
