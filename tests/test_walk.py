@@ -75,7 +75,7 @@ class Walk:
 
 
 def commands() -> list[str]:
-    found = re.findall(r"^\$ (.+)$", WALK.read_text(encoding="utf-8"), re.M)
+    found = re.findall(r"^\$ (.+?)(?: +# .*)?$", WALK.read_text(encoding="utf-8"), re.M)
     known = ("assay ", "KEY=$(assay ", "ask")
     assert all(line.startswith(known) for line in found), "this test knows no other words of a shell"
     return found
