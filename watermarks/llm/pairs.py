@@ -88,7 +88,7 @@ def mean_of_windows(logits_NVT: Tensor, targets_NT: Tensor) -> Tensor:
 class PairMark(Watermark):
     family = "language"
     reads = "texts"
-    key_type: ClassVar[type[PairKey]] = PairKey
+    key_type: ClassVar[type[Key]] = PairKey
 
     pairs: Annotated[int, Ge(1)] = 32
     prompt: Annotated[int, Ge(1)] = 16
