@@ -251,7 +251,7 @@ def test_undecided_scores_are_shown_as_bounds() -> None:
 
 def test_export_writes_each_format(tmp_path: Path) -> None:
     for form in FORMATS:
-        if form in ("parquet", "pairs"):  # test_board_excluded.py
+        if form in ("parquet", "pairs", "interactions"):  # test_board_excluded.py, test_interactions.py
             continue
         path = tmp_path / f"board.{form}"
         written = export(several(), form, path)
