@@ -33,7 +33,7 @@ mypy: $(STAMP)
 	$(BIN)/mypy tests benchmarks
 
 pyright: $(STAMP)
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 bench: $(STAMP)  ## speed, as ratios to named baselines; writes benchmarks/data
 	$(BIN)/python benchmarks/all.py

@@ -117,10 +117,10 @@ class _Centred(nn.Conv2d):
         centred.weight = conv.weight
         return centred
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != (1, 1):
-            return super().forward(x)
-        return nn.functional.linear(x.flatten(-3), self.weight[:, :, 1, 1], self.bias)[..., None, None]
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-2:] != (1, 1):
+            return super().forward(input)
+        return nn.functional.linear(input.flatten(-3), self.weight[:, :, 1, 1], self.bias)[..., None, None]
 
 
 @dataclass(frozen=True)
