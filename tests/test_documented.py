@@ -18,8 +18,8 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 START = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?assay (?=[a-z])")
-ELSEWHERE = re.compile(r"launcher\.|launcher=|hydra|scale=|seeds=|.*glob\(|.*=[A-Z]+$")
-"""Words that are no settings of a trial, sweeps over everything, and names that stand for others."""
+ELSEWHERE = re.compile(r"key=|launcher\.|launcher=|hydra|scale=|seeds=|.*glob\(|.*=[A-Z]+$")
+"""Words that are no settings of a trial or name a file, sweeps over everything, and names that stand for others."""
 
 
 def commands(page: Path) -> Iterator[str]:
