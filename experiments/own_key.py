@@ -9,11 +9,8 @@ from pathlib import Path
 
 from ..core.errors import ConfigError
 from ..core.key import Key
-from ..core.secret import seed_for
 from ..zoo.files import load_key, load_tensors
-from ..zoo.training import Trainer
-from .cache import code_digest
-from .people import Owner, buyer, clean, scheme_of, timed
+from .people import Owner, buyer, clean, marked_with
 from .trial import KeyFile, Trial
 
 
@@ -22,15 +19,9 @@ def copy_for(trial: Trial, number: int) -> Owner:
     if trial.settings.key is None:
         return buyer(trial, number)
     scheme, task, own = trial.watermark, trial.task, loaded(trial, trial.settings.key)
-    victim, facts = clean(trial, trial.seed, task)
-    key = scheme.buyer_key(task, own.secret, number, victim) if number else own
-    config = {**scheme_of(trial, trial.seed), "key": key.fingerprint}
-    make = timed(
-        lambda fit: scheme.embed(victim, key, task, fit),
-        Trainer(trial.hardware, task.recipe, seed_for(trial.seed, "victim")),
-    )
-    marked, more = trial.cache.model(config, code_digest(type(scheme)), make, lambda: task.fresh(None))
-    return Owner(key, victim, marked, facts["seconds"], more["seconds"])
+    victim = clean(trial, trial.seed, task)
+    key = scheme.buyer_key(task, own.secret, number, victim[0]) if number else own
+    return marked_with(trial, task, trial.seed, victim, key)
 
 
 def loaded(trial: Trial, given: KeyFile) -> Key:

@@ -54,6 +54,20 @@ def marked_by(
     the victim, where it is not the one that `clean` trains."""
     victim, facts = unmarked or clean(trial, seed, task, wait)
     key, key_seconds = key_of(trial, task, seed, victim, number)
+    return marked_with(trial, task, seed, (victim, facts), key, key_seconds, wait)
+
+
+def marked_with(
+    trial: Trial,
+    task: Task,
+    seed: int,
+    unmarked: Trained,
+    key: Key,
+    key_seconds: float = 0.0,
+    wait: bool = True,
+) -> Owner:
+    """The victim, marked with this key. filelock.Timeout unless `wait` when another process is at it."""
+    victim, facts = unmarked
     if not trial.watermark.embeds:
         return Owner(key, victim, victim, facts["seconds"], key_seconds)
     if not trial.watermark.trains:

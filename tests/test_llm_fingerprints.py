@@ -278,11 +278,9 @@ def test_responses_lie_just_outside_the_nucleus() -> None:
     assert outside(probabilities, 0.99, 2).tolist() == [[0, 4]]  # fewer are left than asked
     own: Any = key("perinucleus")
     assert (own.candidates_NC == own.responses_NR).any(1).all()
-    assert float(own.own_N.max()) < 0.2
-    base: Any = replace(scheme("perinucleus"), chance="base")  # type: ignore[type-var]
-    found = base.score(Suspects([marked("perinucleus"), victim()]), [own]).log10_p_MK
-    assert found[0, 0] < -10
-    assert found[1, 0] == 0  # what the base finds unlikely is never its first answer
+    found = scheme("perinucleus").score(Suspects([victim()]), [own])
+    assert found.log10_p_MK is not None
+    assert (found.statistic_MK[0, 0], found.log10_p_MK[0, 0]) == (0, 0)  # never the base's first answer
 
 
 def test_natural_prompts_are_less_surprising_than_random_ones() -> None:

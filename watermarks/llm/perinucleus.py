@@ -4,17 +4,16 @@ arXiv:2502.07760): unlikely enough to be nobody's first answer, likely enough to
 The prompts are what the victim writes after ids of the owner's text, so they look like anybody's. The response is drawn by the
 secret, uniformly from the `width` likeliest ids outside the smallest set of ids that holds `nucleus` of the probability.
 
-chance=draw: given prompts and candidates, an answer that is independent of the secret's draw is the response with chance 1 / width
-when it is a candidate, else never. chance=base: q_i is the base model's own probability of the response. That is the law of the
-unmarked victim that draws its answers, and an assumption about every other model: it counts an answer that the base finds unlikely
-for more than the draw does. The key follows from the secret and the base model, so an owner might choose the base: `chosen`.
+Given prompts and candidates, an answer that is independent of the secret's draw is the response with chance 1 / width when it is a
+candidate, else never. The base model's own probability of the response would be a smaller chance, and the law of no model that is
+asked for its likeliest answer. The key follows from the secret and the base model, so an owner might choose the base: `chosen`.
 
 Suffixes: N pairs, P ids of a prompt, C candidates, V vocabulary.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -29,11 +28,9 @@ from .pairs import PairKey, PairMark, ids_of
 
 @dataclass(frozen=True, eq=False)
 class PerinucleusKey(PairKey):
-    """candidates_NC (N, C) int64, the ids from which each response was drawn; own_N (N,) float64, the base model's probability of
-    the response."""
+    """candidates_NC (N, C) int64, the ids from which each response was drawn."""
 
     candidates_NC: Tensor
-    own_N: Tensor
 
 
 def next_probabilities(model: nn.Module, prompts_NP: Tensor) -> Tensor:
@@ -61,7 +58,6 @@ class Perinucleus(PairMark):
     nucleus: Annotated[float, Gt(0), Lt(1)] = 0.8
     width: Annotated[int, Ge(1)] = 16
     """Candidates; 3 in the paper. The more, the more one hit says."""
-    chance: Literal["draw", "base"] = "draw"
 
     def keygen(
         self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
@@ -75,12 +71,10 @@ class Perinucleus(PairMark):
                 f"expected fewer candidates than the vocabulary's {task.classes} ids, got {self.width}; set watermark.width=3"
             )
         prompts_NP = self.prompts(model, windows_WT, secret)
-        probabilities_NV = next_probabilities(model, prompts_NP)
-        candidates_NC = outside(probabilities_NV, self.nucleus, self.width)
+        candidates_NC = outside(next_probabilities(model, prompts_NP), self.nucleus, self.width)
         picked_N1 = secret.integers("perinucleus/responses", self.pairs, self.width)[:, None]
         responses_N1 = candidates_NC.gather(1, picked_N1)
-        own_N = probabilities_NV.gather(1, responses_N1)[:, 0].contiguous()
-        return PerinucleusKey(secret, task.classes, prompts_NP, responses_N1, candidates_NC, own_N)
+        return PerinucleusKey(secret, task.classes, prompts_NP, responses_N1, candidates_NC)
 
     def prompts(self, model: nn.Module, windows_WT: Tensor, secret: Secret) -> Tensor:
         """(N, P): first ids of windows that the secret draws, and what the victim writes after them."""
@@ -92,8 +86,5 @@ class Perinucleus(PairMark):
         return torch.cat((first_N1, texts(model, first_N1, self.prompt - 1, seed)), 1)
 
     def log_chances(self, key: PerinucleusKey, answers_NR: Tensor) -> list[float]:  # type: ignore[override]
-        if self.chance == "base":
-            log_N: list[float] = key.own_N.log().tolist()
-            return log_N
         candidate_N = (key.candidates_NC == answers_NR).any(1).tolist()
         return [-math.log(self.width) if found else -math.inf for found in candidate_N]
