@@ -13,14 +13,17 @@ from assay.zoo.training import Hardware
 DATA = Path(__file__).resolve().parent / "data"
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each way in every round; the order alternates, so a slow minute hits all alike."""
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds of each way in every round, the processor's unless another clock tells them (work on a GPU must end in a copy to the
+    host); the order alternates, so a slow minute hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds):
         for name in list(ways)[:: 1 if i % 2 == 0 else -1]:
-            start = time.process_time()
+            start = clock()
             ways[name]()
-            seconds[name].append(round(time.process_time() - start, 4))
+            seconds[name].append(round(clock() - start, 4))
     return seconds
 
 
@@ -29,8 +32,8 @@ def ratio(seconds: dict[str, list[float]], of: str, to: str) -> float:
     return round(statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True)), 3)
 
 
-def keep(name: str, **found: Any) -> None:
-    hardware = Hardware(progress=False)
+def keep(name: str, hardware: Hardware | None = None, /, **found: Any) -> None:
+    hardware = hardware or Hardware(progress=False)
     hardware.check()
     content = {**found, "environment": environment(hardware, "")}
     DATA.mkdir(exist_ok=True)

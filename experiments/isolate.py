@@ -35,7 +35,9 @@ def context() -> Any:
     if mp.get_start_method(allow_none=True) == "loky":
         mp.set_start_method("forkserver", force=True)
     ctx = mp.get_context("forkserver")
-    ctx.set_forkserver_preload(["assay.experiments.run", "assay.experiments.tracking", "sklearn.datasets"])
+    ctx.set_forkserver_preload(
+        ["assay.experiments.run", "assay.zoo.lightning", "assay.experiments.tracking", "sklearn.datasets"]
+    )
     return ctx
 
 

@@ -256,7 +256,7 @@ def test_the_progress_line_is_for_terminals_and_ends_with_the_training(
             super().__init__(label)
             bars.append(self)
 
-    monkeypatch.setattr("assay.zoo.training.EpochBar", Kept)
+    monkeypatch.setattr("assay.zoo.lightning.EpochBar", Kept)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fit = trainer(hardware=Hardware())
     fit(network(), examples())

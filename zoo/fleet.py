@@ -29,7 +29,7 @@ from .stacked import Bias, Flatten, Layer, Linear, Norm, Normalise, Relu
 from .stacked_conv import Axis, DirectConv, FirstConv, TransformedConv
 from .training import Hardware, Loader
 
-CPU_GROUP, GPU_GROUP = 4, 64
+CPU_GROUP, GPU_GROUP = 4, 256
 Shape = tuple[int, int, int]
 PLAIN: dict[type[nn.Module], type[Layer]] = {models.Normalise: Normalise, nn.ReLU: Relu, nn.Flatten: Flatten}
 T = TypeVar("T")

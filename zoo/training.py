@@ -1,22 +1,16 @@
-"""All training: one LightningModule whose loss, penalty and data mix the schemes and attacks supply.
+"""All training: one fit whose loss, penalty and data mix the schemes and attacks supply (zoo/lightning.py runs it).
 
 Data lives in memory and is indexed by a permutation per epoch: collating tensors one by one costs more than a
 small network.
 """
 
 import copy
-import logging
-import signal
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import pytorch_lightning as pl
 import torch
 from annotated_types import Ge
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,10 +18,6 @@ from ..core.contracts import Configured, EachEpoch, Loss, Objective, Penalty, Re
 from ..core.errors import ConfigError
 from ..core.examples import Examples
 from ..core.secret import seed_for
-from .progress import EpochBar
-
-for _name in ("pytorch_lightning", "lightning_fabric"):  # their tips, and a line per Trainer
-    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 @dataclass
@@ -72,70 +62,6 @@ class Loader:
         return torch.cat(rounds)[:count]
 
 
-class Training(pl.LightningModule):
-    def __init__(
-        self,
-        model: nn.Module,
-        recipe: Recipe,
-        objective: Objective,
-        each_epoch: EachEpoch | None,
-        along: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.model, self.recipe = model, recipe
-        self.objective, self.each_epoch = objective, each_epoch
-        self.along = along
-        self.steps = 0
-
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        loss = self.objective(self.model, *batch)
-        self.steps += 1
-        self._expect_finite(loss, "the loss")
-        return loss
-
-    def on_train_epoch_start(self) -> None:
-        """Every epoch: who looked at the live model (`each_epoch`) may have left it in another mode."""
-        self.train()
-        for norm in _frozen_norms(self.model):
-            norm.eval()
-
-    def on_train_epoch_end(self) -> None:
-        for name, tensor in self.model.state_dict().items():
-            self._expect_finite(tensor, name)
-        if self.each_epoch is not None:
-            self.each_epoch(self.current_epoch + 1, self.model)
-
-    def _expect_finite(self, values: Tensor, what: str) -> None:
-        if not values.isfinite().all():
-            raise FloatingPointError(
-                f"{what} is NaN or infinite at step {self.steps}: the training diverges; "
-                f"lower the learning rate, {self.recipe.lr}, or the strength of the penalty"
-            )
-
-    def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer: torch.optim.Optimizer
-        if recipe.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                trained,
-                lr=recipe.lr,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
-                nesterov=recipe.momentum > 0,
-            )
-        else:
-            optimizer = torch.optim.Adam(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        if recipe.schedule == "constant":
-            return optimizer
-        if recipe.schedule == "step":
-            steps = torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_epochs, recipe.step_factor)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": steps, "interval": "epoch"}}
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(total, 1))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
 @dataclass(frozen=True)
 class Hardware(Configured):
     """conf/trainer: where and how a trial computes. Bit-equal results need equal device and thread count."""
@@ -178,6 +104,8 @@ class Trainer:
         each_epoch: EachEpoch | None = None,
         label: str = "fit",
     ) -> nn.Module:
+        from .lightning import Training, train
+
         recipe = recipe or self.recipe
         if len(data) < 2:
             raise ConfigError(
@@ -196,33 +124,12 @@ class Trainer:
                 each_epoch(epoch, live)
 
         module = Training(model, recipe, objective or plain(loss, penalty), at_epoch, along)
-        with isolate_rng(), warnings.catch_warnings(), _interruptible():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            warnings.filterwarnings("ignore", "The `srun` command is available")  # on any node of a cluster
-            torch.manual_seed(seed)
-            self._trainer(recipe.epochs, label).fit(module, loader)
+        train(module, loader, self.hardware, seed, label)
         self.fits += 1
         for parameter in frozen:
             parameter.requires_grad_(True)
         model.zero_grad(set_to_none=True)
         return model.to("cpu").to(memory_format=torch.contiguous_format).eval()
-
-    def _trainer(self, epochs: int, label: str) -> pl.Trainer:
-        """Logger, checkpoints and progress are explicit: the defaults write into the current folder."""
-        bar: list[pl.Callback] = [EpochBar(label)] if self.hardware.progress else []
-        return pl.Trainer(
-            accelerator={"cuda": "gpu"}.get(self.hardware.device, self.hardware.device),
-            devices=1,
-            precision=self.hardware.precision,
-            deterministic=self.hardware.deterministic,
-            max_epochs=epochs,
-            callbacks=bar,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
 
 
 def plain(loss: Loss | None, penalty: Penalty | None) -> Objective:
@@ -244,19 +151,6 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits, targets)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C with SystemExit(1) and ignores the signal from then on."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as end:
-        if not isinstance(end.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
-
-
 def freeze_all_but(model: nn.Module, only: Sequence[str] | None) -> list[nn.Parameter]:
     """Freeze parameters whose name starts with none of `only`, and return those it froze; nothing for None.
     ValueError when a prefix names no parameter."""
@@ -271,10 +165,3 @@ def freeze_all_but(model: nn.Module, only: Sequence[str] | None) -> list[nn.Para
     for parameter in frozen:
         parameter.requires_grad_(False)
     return frozen
-
-
-def _frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """Batch norms none of whose parameters is trained: their running statistics stay too (Adi et al. 2018:
-    fine-tuning the last layer leaves all others as they are)."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    return [norm for norm in norms if norm.affine and not any(p.requires_grad for p in norm.parameters())]
