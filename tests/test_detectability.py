@@ -110,7 +110,7 @@ def test_features_follow_the_weights() -> None:
 @pytest.mark.slow
 def test_the_command_stores_what_it_prints(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """adi's noise pictures lie outside the data: nearest neighbours see them."""
-    settings = ["watermark=adi_derived", "trainer.progress=false", "task.recipe.epochs=6"]
+    settings = ["watermark=adi_derived", "model=mlp", "trainer.progress=false", "task.recipe.epochs=6"]
     assert main(["detectability", *settings, "--models", "4"]) == 0
     assert "neighbours" in capsys.readouterr().out
     (record,) = (runs / "detectability").glob("*.json")
