@@ -11,12 +11,9 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..core.errors import ConfigError
+from .config import CONF, parsed
 
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's reads 200 files in a tenth of the time
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {
     "watermark": ("family", "reads", "derivation", "nulls", "embeds", "paper"),
     "attack": ("needs", "goal", "data", "axis", "preserves", "scheme_known", "key_known", "paper"),
@@ -41,7 +38,7 @@ def catalogue(group: str, folders: Iterable[Path] = (), nested: bool = False) ->
     for place in (folder / group for folder in (CONF, *folders)):
         for path in sorted(place.rglob("*.yaml") if nested else place.glob("*.yaml")):
             text = path.read_text()
-            content = with_defaults(path, yaml.load(text, SafeLoader) or {})
+            content = with_defaults(path, parsed(text))
             found = _literals(content["_target_"]) if "_target_" in content else {}
             values = {name: content.get(name, found.get(name)) for name in GROUPS[group]}
             out[path.relative_to(place).with_suffix("").as_posix()] = {
@@ -56,7 +53,7 @@ def with_defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     base: dict[str, Any] = {}
     for entry in content.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            base |= yaml.load((path.parent / f"{entry}.yaml").read_text(), SafeLoader)
+            base |= parsed((path.parent / f"{entry}.yaml").read_text())
     return {**base, **content}
 
 

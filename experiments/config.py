@@ -155,13 +155,18 @@ def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
     return [path.relative_to(p).with_suffix("").as_posix() for p in places for path in p.rglob("*.yaml")]
 
 
-def settings() -> list[str]:
-    """Axes and the dotted names of every field in every option."""
+def parsed(text: str) -> Any:
+    """A yaml's content, by libyaml where it is there: it reads our 200 files in a tenth of the time."""
     import yaml
 
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+
+
+def settings() -> list[str]:
+    """Axes and the dotted names of every field in every option."""
     names = {"seed", "key", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking"}
     for path in CONF.rglob("*/*.yaml"):
-        content = yaml.safe_load(path.read_text()) or {}
+        content = parsed(path.read_text())
         group = path.relative_to(CONF).parts[0]
         names |= {f"{group}.{field}" for field in content if field not in ("defaults", "_target_")}
     return sorted(names)

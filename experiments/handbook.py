@@ -6,10 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..leaderboard.ranking import CONTROL, Record, outcome
-from .catalogue import CONF, catalogue, with_defaults
+from .catalogue import catalogue, with_defaults
+from .config import CONF, parsed
 
 FAMILIES = {
     "parameter": "Marks in the weights",
@@ -117,7 +116,7 @@ def _mechanism(group: str, name: str) -> str:
 
 def _content(group: str, name: str) -> dict[str, Any]:
     path = CONF / group / f"{name}.yaml"
-    return with_defaults(path, yaml.safe_load(path.read_text()) or {})
+    return with_defaults(path, parsed(path.read_text()))
 
 
 def _defaults(group: str, name: str) -> str:

@@ -22,7 +22,7 @@ from ..core.secret import seed_for
 from ..zoo.fleet import group_size, train_fleet
 from ..zoo.training import Trainer
 from .cache import code_digest
-from .catalogue import CONF
+from .config import CONF
 from .people import NOBODY, Trained, clean, marked_by, timed, training
 from .trial import Kind, Trial, built
 

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core.errors import ConfigError
 from ..leaderboard.store import FINAL, Excluded, Record, Store
-from .catalogue import CONF, GROUPS, catalogue
-from .config import Spec, composer, options, suggest
+from .catalogue import GROUPS, catalogue
+from .config import CONF, Spec, composer, options, suggest
 from .launch.index import heads
 from .launch.launcher import Launcher, run_plan
 from .launch.plan import Plan, packed

@@ -29,7 +29,7 @@ def suite(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.page import write_board
     from ..leaderboard.ranking import ranking
     from . import show
-    from .catalogue import CONF
+    from .config import CONF
     from .launch.launcher import launcher
     from .suite import run_suite, specs_of
 

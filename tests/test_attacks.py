@@ -20,7 +20,8 @@ from assay.core.suspects import logits
 from assay.core.theft import Adversary, Attack, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
-from assay.experiments.catalogue import CONF, catalogue, declared, with_defaults
+from assay.experiments.catalogue import catalogue, declared, with_defaults
+from assay.experiments.config import CONF
 from assay.experiments.meter import Meter
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from assay.core.errors import ConfigError
-from assay.experiments.catalogue import CONF, catalogue
-from assay.experiments.config import composer
+from assay.experiments.catalogue import catalogue
+from assay.experiments.config import CONF, composer
 from assay.experiments.handbook import LINKED, handbook, table
 from assay.experiments.suite import chosen, grid, specs_of
 from assay.leaderboard.ranking import outcome

@@ -29,8 +29,7 @@ from assay.deployments.reach import Deployment, Gateway
 from assay.deployments.thief import Thief
 from assay.experiments import isolate
 from assay.experiments.api import build
-from assay.experiments.catalogue import CONF
-from assay.experiments.config import composer
+from assay.experiments.config import CONF, composer
 from assay.experiments.endured import endured
 from assay.experiments.exposure import admit, untimed
 from assay.experiments.meter import Meter

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from assay.core.errors import ConfigError
-from assay.experiments.catalogue import CONF
+from assay.experiments.config import CONF
 from assay.experiments.suite import grid
 from assay.leaderboard.export import export
 from assay.leaderboard.interaction_table import interactions_markdown

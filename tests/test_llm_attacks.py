@@ -27,7 +27,7 @@ from assay.core.suspects import logits
 from assay.core.theft import Surrogate
 from assay.deployments.gateway import Gateway
 from assay.experiments.api import build
-from assay.experiments.catalogue import CONF
+from assay.experiments.config import CONF
 from assay.experiments.meter import Meter
 from assay.experiments.trial import Trial
 

@@ -27,7 +27,7 @@ from assay.core.examples import Examples
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects
 from assay.core.texts import Plain
-from assay.experiments.catalogue import CONF
+from assay.experiments.config import CONF
 from assay.experiments.texts.inputs import scheme_of
 from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card

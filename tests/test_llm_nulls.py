@@ -14,7 +14,7 @@ from assay.core.gamma_sums import two_gammas_log10_p
 from assay.core.secret import Secret
 from assay.core.text_tails import counts_log10_p
 from assay.core.tilted_sums import sum_log10_p
-from assay.experiments.catalogue import CONF
+from assay.experiments.config import CONF
 from assay.experiments.trial import built
 from assay.kernels.text_mark import TextMark
 from assay.kernels.text_prf import words_reference

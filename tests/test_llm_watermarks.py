@@ -19,7 +19,7 @@ from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects
-from assay.experiments.catalogue import CONF
+from assay.experiments.config import CONF
 from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card
 from assay.watermarks.llm.corpus import Texts

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from assay.core.errors import ConfigError
-from assay.experiments.catalogue import CONF, with_defaults
+from assay.experiments.catalogue import with_defaults
 from assay.experiments.cli import main
-from assay.experiments.config import options
+from assay.experiments.config import CONF, options
 from assay.experiments.paper.preset import (
     SCALES,
     inequality,

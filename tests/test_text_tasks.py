@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.suspects import Suspects
-from assay.experiments.catalogue import CONF
+from assay.experiments.config import CONF
 from assay.zoo import corpora
 from assay.zoo.byte_models import BertBytes
 from assay.zoo.corpora import GENRES, documents

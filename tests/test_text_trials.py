@@ -15,9 +15,9 @@ from assay.core.texts import Quality
 from assay.deployments.gateway import Gateway
 from assay.experiments import quality as measure
 from assay.experiments.api import build
-from assay.experiments.catalogue import CONF, catalogue
+from assay.experiments.catalogue import catalogue
 from assay.experiments.cli import main
-from assay.experiments.config import composer, importable, options
+from assay.experiments.config import CONF, composer, importable, options
 from assay.experiments.meter import Meter
 from assay.experiments.own_key import check_shape
 from assay.experiments.people import owner

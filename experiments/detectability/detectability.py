@@ -18,7 +18,7 @@ from ...core.secret import seed_for
 from ...core.statistics import Floats, auroc, auroc_interval
 from ...core.theft import Detector
 from ...kernels.weight_moments import weight_moments
-from ..catalogue import CONF
+from ..config import CONF
 from ..people import NOBODY, clean, marked_by, owner
 from ..trial import Trial, built
 

@@ -10,8 +10,7 @@ from rich.markup import escape
 from ...core.atomic import write_atomically
 from ...core.errors import ConfigError
 from ...leaderboard.store import Record, Store
-from ..catalogue import CONF
-from ..config import Spec, composer, options
+from ..config import CONF, Spec, composer, options
 from ..launch.launcher import launcher
 from ..suite import finished, run_suite
 from . import show as papershow

@@ -17,8 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ...core.errors import ConfigError
-from ..catalogue import CONF
-from ..config import options, suggest
+from ..config import CONF, options, suggest
 
 QUANTITIES = {
     "accuracy": "%",

@@ -14,7 +14,7 @@ from ...watermarks.llm.card import FUNCTIONS, OTHERS, PRIVATE, Card, key_id
 from ...watermarks.llm.sampling import TextKey
 from ...zoo.files import load_key
 from ...zoo.tokens import Tokens, of_folder
-from ..catalogue import CONF
+from ..config import CONF
 
 OTHER_KEYS = {
     "compat/transformers_kgw": ("hashing_key", 2**63),
