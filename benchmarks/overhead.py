@@ -1,7 +1,7 @@
 """Overhead as ratios and curves: ways interleaved in one process, CPU seconds, order alternating.
 
-A ratio is one of medians, its interval a bootstrap over pairs; wider than 5 points it is not resolvable. What is paid once, at
-loading, is held against what every request costs: from how many requests on the whole lies under a level.
+A ratio is one of medians, its interval a bootstrap over pairs; wider than 5 points and than half of the cost it is not resolvable.
+What is paid once, at loading, is held against what every request costs: from how many requests on the whole lies under a level.
 """
 
 import math
@@ -31,9 +31,10 @@ class Ratio:
 
     @property
     def said(self) -> dict[str, Any]:
-        resolved = self.high - self.low <= RESOLVED
+        cost = self.ratio - 1
+        resolved = self.high - self.low <= max(RESOLVED, cost / 2)
         found = {"ratio": round(self.ratio, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
-        return {**found, "verdict": f"{100 * (self.ratio - 1):+.1f} %" if resolved else "not resolvable"}
+        return {**found, "verdict": f"{100 * cost:+.1f} %" if resolved else "not resolvable"}
 
 
 def timed(ways: Ways, pairs: int) -> Timings:
