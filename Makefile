@@ -25,7 +25,7 @@ lint: $(STAMP)   ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)  ## mypy and pyright, tests too
+types: $(STAMP)  ## mypy, of tests and benchmarks too, and pyright
 	@$(MAKE) --no-print-directory -j 2 mypy pyright
 
 mypy: $(STAMP)
