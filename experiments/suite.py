@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..core.errors import ConfigError
 from ..leaderboard.store import FINAL, Excluded, Record, Store
 from .catalogue import GROUPS, catalogue
-from .config import CONF, Spec, composer, options, suggest
+from .config import CONF, Spec, composer, options, parsed, suggest
 from .launch.index import heads
 from .launch.launcher import Launcher, run_plan
 from .launch.plan import Plan, packed
@@ -31,7 +30,7 @@ def grid(name: str, folders: Sequence[Path]) -> list[Axes]:
     path = next((p for f in folders if (p := f / "suite" / f"{name}.yaml").is_file()), None)
     if path is None:
         raise ConfigError(f"there is no suite called {name!r}.{suggest(name, options('suite'))}")
-    content: Any = yaml.safe_load(path.read_text())
+    content = parsed(path.read_text())
     try:
         common, blocks = dict(content["common"]), [dict(block) for block in content["blocks"]]
     except (TypeError, KeyError, ValueError):

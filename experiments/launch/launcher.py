@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import ConfigError
 from ...leaderboard.store import Record
-from ..config import CONF, Spec, options, suggest
+from ..config import CONF, Spec, options, parsed, suggest
 from ..isolate import died, isolated
 from .engines import LEAVE, Crew, Joblib, Local, Ray, Remote, Slurm
 from .log import Log, Worker, log
@@ -38,14 +37,14 @@ def launcher(words: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Launch
         raise ConfigError(
             f"there is no launcher called {name!r}.{suggest(name, options('launcher', folders))}"
         )
-    content = yaml.safe_load(path.read_text())
+    content = parsed(path.read_text())
     kind = KINDS.get(str(content.get("name"))) if isinstance(content, dict) else None
     if kind is None:
         raise ConfigError(f"{path}: expected `name` to be one of {', '.join(KINDS)}")
     base = (
         {}
         if path.parent.parent == CONF
-        else yaml.safe_load((CONF / "launcher" / f"{content['name']}.yaml").read_text())
+        else parsed((CONF / "launcher" / f"{content['name']}.yaml").read_text())
     )
     given = [word.removeprefix("launcher.") for word in mine if word.startswith("launcher.")]
     settings = OmegaConf.to_container(OmegaConf.merge(base, content, OmegaConf.from_dotlist(given)))

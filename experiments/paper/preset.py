@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ...core.errors import ConfigError
-from ..config import CONF, options, suggest
+from ..config import CONF, options, parsed, suggest
 
 QUANTITIES = {
     "accuracy": "%",
@@ -133,7 +133,7 @@ def load(name: str, folders: Sequence[Path] = (CONF,)) -> tuple[str, Preset]:
         )
     text = path.read_text(encoding="utf-8")
     try:
-        preset = TypeAdapter(Preset).validate_python(yaml.safe_load(text) or {})
+        preset = TypeAdapter(Preset).validate_python(parsed(text))
         check(preset)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:8]]

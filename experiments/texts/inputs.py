@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...core.errors import ConfigError
 from ...core.secret import Secret
 from ...watermarks.llm.card import FUNCTIONS, OTHERS, PRIVATE, Card, key_id
 from ...watermarks.llm.sampling import TextKey
 from ...zoo.files import load_key
 from ...zoo.tokens import Tokens, of_folder
-from ..config import CONF
+from ..config import CONF, parsed
 
 OTHER_KEYS = {
     "compat/transformers_kgw": ("hashing_key", 2**63),
@@ -62,10 +60,10 @@ def scheme_of(card: Card) -> Any:
     path = folder / f"{card.scheme}.yaml"
     options = {str(p.relative_to(folder).with_suffix("")): p.read_text() for p in folder.rglob("*.yaml")}
     # Fingerprints read models; what reads texts has a keyed function.
-    known = sorted(n for n, text in options.items() if n in OTHERS or "prf" in yaml.safe_load(text))
+    known = sorted(n for n, text in options.items() if n in OTHERS or "prf" in parsed(text))
     if card.scheme not in known:
         raise ConfigError(f"scheme: the card says {card.scheme!r}, there are {', '.join(known)}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = parsed(path.read_text(encoding="utf-8"))
     expected = {name for name in content if name not in (*PRIVATE, "_target_")}
     for field in sorted(expected ^ set(card.settings)):
         raise ConfigError(
