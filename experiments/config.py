@@ -138,7 +138,10 @@ def explain(error: Exception) -> str:
         return f"there is no {group} called {name!r}.{suggest(name, options(group))}"
     if missing_key:
         name = missing_key.group(1)
-        return f"there is no setting {name!r}.{suggest(name, settings())}"
+        known = settings()
+        if holders := known.get(name):
+            return f"the option chosen has no setting {name!r}. Those that have it: {', '.join(holders)}"
+        return f"there is no setting {name!r}.{suggest(name, known)}"
     return "\n".join(lines[:9])
 
 
@@ -162,11 +165,13 @@ def parsed(text: str) -> Any:
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
-def settings() -> list[str]:
-    """Axes and the dotted names of every field in every option."""
-    names = {"seed", "key", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking"}
-    for path in CONF.rglob("*/*.yaml"):
-        content = parsed(path.read_text())
-        group = path.relative_to(CONF).parts[0]
-        names |= {f"{group}.{field}" for field in content if field not in ("defaults", "_target_")}
-    return sorted(names)
+def settings() -> dict[str, list[str]]:
+    """Axes and the dotted names of every field, each with the options that have it (none for an axis)."""
+    fixed = ("seed", "key", "force", "save", "paths.runs", "paths.cache", *AXES, "tracking")
+    names: dict[str, list[str]] = {name: [] for name in fixed}
+    for path in sorted(CONF.rglob("*/*.yaml")):
+        group, *option = path.relative_to(CONF).with_suffix("").parts
+        for field in parsed(path.read_text()):
+            if field not in ("defaults", "_target_"):
+                names.setdefault(f"{group}.{field}", []).append(f"{group}={'/'.join(option)}")
+    return names

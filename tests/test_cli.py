@@ -72,6 +72,7 @@ def test_list_names_everything_with_its_declarations(capsys: pytest.CaptureFixtu
         (["watermark=uchda"], "Did you mean uchida"),
         (["attak=prune"], "Did you mean attack"),
         (["watermark.lyer=1"], "Did you mean watermark.layer"),
+        (["watermark=neuralmark", "watermark.bits=64"], "watermark=uchida"),
         (["+typo=1"], "there is no setting 'typo'"),
         (["+task.recipe.epoch=1"], "Did you mean epochs"),
         (["watermark.bits=-3"], "greater than or equal to 1, got -3"),
