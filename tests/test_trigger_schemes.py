@@ -1,5 +1,6 @@
 """Facts of the schemes with trigger sets: known answers, invariants, bad input, and what their papers claim, as measured here."""
 
+import copy
 import math
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,7 +21,7 @@ from assay.experiments.api import build
 from assay.experiments.meter import Meter
 from assay.experiments.people import Owner, owner
 from assay.experiments.trial import Trial
-from assay.watermarks.app import worst_step
+from assay.watermarks.app import App, worst_step
 from assay.watermarks.certified import (
     Certified,
     certificate,
@@ -33,7 +34,7 @@ from assay.watermarks.cfw import Cfw
 from assay.watermarks.ewe import Ewe, soft_nearest_neighbours
 from assay.watermarks.exponential_weighting import folded, transformed, weighted
 from assay.watermarks.margin import Margin
-from assay.watermarks.norms import evaluating, norms_of, noted_statistics
+from assay.watermarks.norms import normalised_by, norms_of
 from assay.watermarks.rehearsal import Rehearsal, Stolen, spliced
 from assay.watermarks.sew import Sew
 from assay.watermarks.sew import margin as mean_margin
@@ -146,20 +147,56 @@ def test_the_worst_step_has_the_relative_norm_it_is_given() -> None:
     assert both["a"].norm() > 100 * both["b"].norm()  # the global norm follows the slopes, the layers' do not
 
 
-def test_triggers_can_be_normalised_by_the_clean_batch() -> None:
-    """With the noted statistics an evaluating batch norm gives what the clean batch got in training, and learns nothing."""
-    norm = nn.Sequential(nn.BatchNorm2d(3))
-    inputs = waves(2 * 3 * 4 * 4, (2, 3, 4, 4)).float()
-    statistics: dict[str, Tensor] = {}
-    with noted_statistics(norm, statistics):
-        trained = norm(inputs)
+@pytest.mark.parametrize("shape", [(5, 3, 4, 4), (7, 3)])
+def test_triggers_are_normalised_by_the_clean_rows(shape: tuple[int, ...]) -> None:
+    """All rows get what the first four give them: those as in training, the others as by their statistics; nothing is learnt, and
+    gradients are those of batch norm itself."""
+    norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(3).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0, -1.0]))
+        norm.bias.copy_(torch.tensor([0.1, -0.3, 0.0]))
+    model, inputs = nn.Sequential(norm), waves(math.prod(shape), shape).requires_grad_(True)
     before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
-    with evaluating(norms_of(norm).values()):
-        again = torch.func.functional_call(norm, statistics, (inputs,))
-    torch.testing.assert_close(again, trained)
+    with normalised_by(norms_of(model).values(), 4):
+        found = model(inputs)
     assert all(torch.equal(before[name], buffer) for name, buffer in norm.named_buffers())
     assert norm.training
-    assert norm[0].training
+    plain = model(inputs[:4])
+    torch.testing.assert_close(found[:4], plain)
+    mean, variance = (
+        inputs[:4].mean((0, *range(2, len(shape)))),
+        inputs[:4].var((0, *range(2, len(shape))), unbiased=False),
+    )
+    others = functional.batch_norm(inputs[4:], mean.detach(), variance.detach(), norm.weight, norm.bias)
+    torch.testing.assert_close(found[4:], others)
+    slopes = [
+        torch.autograd.grad((out[:4] ** 3).sum(), inputs, retain_graph=True)[0] for out in (found, plain)
+    ]
+    torch.testing.assert_close(*slopes)
+
+
+def test_app_normalises_by_clean_inputs_at_the_weights_it_moved_to() -> None:
+    """Statistics of other weights would let a deep network's activations run away: a step of 2 % per layer took the trigger loss of
+    resnet18 from 3 to 482 so. Scaling a convolution before a batch norm must change nothing, moved or not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+    ).double()
+    inputs, labels = torch.rand(9, 1, 6, 6).double(), torch.tensor([2, 1, 0])
+    scheme = replace(trial("app").watermark, epsilon=0.5)
+    assert isinstance(scheme, App)
+    first = scheme.moved_loss(model, inputs, labels)
+    scaled = copy.deepcopy(model)
+    with torch.no_grad():
+        scaled[0].weight.mul_(50)
+        scaled[0].bias.mul_(50)
+    second = scheme.moved_loss(scaled, inputs, labels)
+    torch.testing.assert_close(
+        second, first, rtol=1e-3, atol=0
+    )  # 1e-5 within the root of batch norm is not scaled
+    first.backward()
+    assert model[1].weight.grad is None, "the triggers' loss trains no batch norm"
+    assert model[0].weight.grad is not None
 
 
 def test_the_exponential_weighting_is_folded_into_ordinary_weights() -> None:
@@ -382,15 +419,15 @@ def shifted(model: nn.Module, steps: dict[str, Tensor], length: float) -> nn.Mod
 
 @pytest.mark.slow
 def test_weights_near_a_reduced_vulnerability_still_answer_the_triggers() -> None:
-    """APP's claim about the neighbourhood holds: after the worst step of 5 % per layer 29 of 50 triggers are left, of plain
-    ones 0 (seeds 1, 2: 13 and 13 against 0 and 0). Its claim about fine-tuning, 97 % against 57 % in table 1, does not show on
-    digits: at the suite's rate of .05 neither loses any; at .15, 5 epochs, seeds 0, 1, 2 keep 27, 0, 13 against 34, 46, 14."""
+    """APP's claims hold. After the worst step of 5 % per layer 45 of 50 triggers are left, of plain ones 0 (seeds 1, 2: 24 and 11
+    against 0 and 0). After 5 epochs of fine-tuning at a rate of .15 all 50 are left, of plain ones 34 (seeds 1, 2: 50 and 50
+    against 45 and 14); at the suite's rate of .05 neither loses any. Table 1: 97 % against 57 %."""
     left = {name: hits(name, [worst_nearby(name, 0.05)])[0] for name in ("app", "zhang_content")}
-    assert left["app"] >= 10
+    assert left["app"] >= 20
     assert left["zhang_content"] <= 3
-    short = ("attack.recipe.epochs=5", "attack.report=[5]")
-    for name in left:
-        assert hits(name, [stolen(name, "finetune_high_lr", "open", *short)[1]])[0] >= 45
+    hard = ("attack.recipe.epochs=5", "attack.report=[5]", "attack.recipe.lr=0.15")
+    kept = {name: hits(name, [stolen(name, "finetune_high_lr", "open", *hard)[1]])[0] for name in left}
+    assert kept["app"] >= max(45, kept["zhang_content"])
 
 
 def worst_nearby(name: str, epsilon: float) -> nn.Module:
