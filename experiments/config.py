@@ -171,7 +171,7 @@ def settings() -> dict[str, list[str]]:
     names: dict[str, list[str]] = {name: [] for name in fixed}
     for path in sorted(CONF.rglob("*/*.yaml")):
         group, *option = path.relative_to(CONF).with_suffix("").parts
-        for field in parsed(path.read_text()):
-            if field not in ("defaults", "_target_"):
-                names.setdefault(f"{group}.{field}", []).append(f"{group}={'/'.join(option)}")
+        for setting in parsed(path.read_text()):
+            if setting not in ("defaults", "_target_"):
+                names.setdefault(f"{group}.{setting}", []).append(f"{group}={'/'.join(option)}")
     return names

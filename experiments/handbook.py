@@ -48,9 +48,17 @@ scheme and attack do not fit, or the deployment denies what the attack needs. Li
 results/digits` shows every cell.
 """
 
+ELSEWHERE = """## Do the defaults hold elsewhere?
 
-def handbook(records: Iterable[Record], link: str) -> str:
-    """The page; `link` is the folder of the records, relative to it."""
+`assay suite defaults`: the marked model itself, without an attack, on other architectures and on another task; one seed, 8 null
+models, 200 random keys. A cell is the statistic, the exact log10 p in brackets, and what the mark costs in accuracy. Where only
+independent models are a null, 8 of them cannot say less than 1/9 (log10 p −1.0): there the statistic tells. Units and nulls as
+above; digits with cnn_small are below.
+"""
+
+
+def handbook(records: Iterable[Record], link: str, elsewhere: Iterable[Record] = ()) -> str:
+    """The page; `link` is the folder of the records, relative to it. elsewhere: those of `assay suite defaults`."""
     schemes, attacks = (_ordered(catalogue(group, nested=True)) for group in ("watermark", "attack"))
     parts = [INTRO, "## Schemes\n"]
     for family, title in FAMILIES.items():
@@ -58,6 +66,8 @@ def handbook(records: Iterable[Record], link: str) -> str:
     parts.append("## Attacks\n")
     for need, title in NEEDS.items():
         parts += _section(title, "attack", {n: v for n, v in attacks.items() if v["needs"] == need})
+    if held := list(elsewhere):
+        parts += [ELSEWHERE, _elsewhere(held)]
     cells = {
         (r["choices"]["watermark"], r["choices"]["attack"]): r for r in records if not r.get("overrides")
     }
@@ -137,6 +147,29 @@ def _plain(value: Any) -> str:
         target = str(value.get("_target_", ""))
         return target.rpartition(".")[2] or " ".join(f"{k}={_plain(v)}" for k, v in value.items())
     return "none" if value is None else str(value)
+
+
+def _elsewhere(records: list[Record]) -> str:
+    """A row per scheme, a column per task and model."""
+    records = [record for record in records if record["choices"]["watermark"] != CONTROL]
+    places = sorted({_place(record) for record in records})
+    found = {(record["choices"]["watermark"], _place(record)): _held(record) for record in records}
+    schemes = sorted({scheme for scheme, _ in found})
+    rows = ([f"`{s}`", *(found.get((s, place), "not measured") for place in places)] for s in schemes)
+    return table(["scheme", *places], rows)
+
+
+def _place(record: Record) -> str:
+    return f"{record['choices']['task']}, {record['choices']['model']}"
+
+
+def _held(record: Record) -> str:
+    if record["status"] != "ok":
+        return str(record["status"]).replace("_", " ")
+    marked = record["marked"]
+    told = f"{round(marked['statistic'], 3) + 0.0:g}" + (f"/{marked['trials']}" if marked["trials"] else "")
+    cost = 100 * (record["owner"]["unmarked_accuracy"] - marked["accuracy"])
+    return f"{told} ({marked['log10_p']:.1f}), {cost:+.1f} pp".replace("-", "−")
 
 
 def _survival(cells: dict[tuple[str, str], Record], link: str) -> str:

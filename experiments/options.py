@@ -62,7 +62,7 @@ def status_options(sub: argparse.ArgumentParser) -> None:
 
 def list_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true")
-    text = "docs/catalogue.md, with the records of results/digits"
+    text = "docs/catalogue.md, with the records of results/digits and results/defaults"
     sub.add_argument("--markdown", action="store_true", help=text)
     own_options(sub)
 

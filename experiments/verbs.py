@@ -91,8 +91,8 @@ def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
         from ..leaderboard.store import Store
         from .handbook import handbook
 
-        measured = "results/digits/records"
-        print(handbook(Store(Path(measured)), f"../{measured}"), end="")  # noqa: T201
+        matrix, elsewhere = (Path(f"results/{name}/records") for name in ("digits", "defaults"))
+        print(handbook(Store(matrix), f"../{matrix}", Store(elsewhere)), end="")  # noqa: T201
         return 0
     found = {group: catalogue(group, folders, nested=True) for group in GROUPS}
     if arguments.json:

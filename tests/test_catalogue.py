@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_the_page_is_what_the_yamls_say() -> None:
     written = (ROOT / "docs" / "catalogue.md").read_text()
-    records = Store(ROOT / "results" / "digits" / "records")
-    assert written == handbook(records, "../results/digits/records"), (
+    records, elsewhere = (Store(ROOT / "results" / name / "records") for name in ("digits", "defaults"))
+    assert written == handbook(records, "../results/digits/records", elsewhere), (
         "run `assay list --markdown > docs/catalogue.md` in the repository's root"
     )
 
