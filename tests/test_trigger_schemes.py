@@ -220,7 +220,7 @@ def test_pictures_are_spliced_from_halves_and_quarters() -> None:
 
 def test_the_rehearsed_step_moves_the_answers_and_not_the_surrogate() -> None:
     """After a step towards answers that name one class, the surrogate names it more; only the answers get a gradient."""
-    task = trial("mea_defender").task
+    task = trial("rehearsal").task
     surrogate, inputs = task.fresh(5), task.owner.inputs[:32]
     answers = functional.one_hot(torch.full((32,), 7), 10).float().requires_grad_(True)
     thief = Stolen(surrogate, inputs, answers)
@@ -231,6 +231,22 @@ def test_the_rehearsed_step_moves_the_answers_and_not_the_surrogate() -> None:
     assert answers.grad is not None
     assert answers.grad.abs().sum() > 0
     assert all(p.grad is None for p in surrogate.parameters())
+
+
+def test_the_rehearsed_step_takes_its_statistics_from_the_clean_inputs() -> None:
+    """Running statistics lag behind a young surrogate: a convolution that grew before its batch norm must change nothing."""
+    torch.manual_seed(0)
+    young = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+    ).double()
+    inputs, answers = torch.rand(9, 1, 6, 6).double(), torch.rand(6, 3).double().softmax(1)
+    grown = copy.deepcopy(young)
+    with torch.no_grad():
+        grown[0].weight.mul_(50)
+        grown[0].bias.mul_(50)
+    found = [Stolen(thief, inputs[:6], answers).after(1e-9, inputs[6:]) for thief in (young, grown)]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-3)  # 1e-5 within the root of batch norm is not scaled
+    assert young[1].num_batches_tracked == 0, "nothing is learnt"
 
 
 def test_the_margin_of_scores() -> None:
@@ -472,12 +488,12 @@ def test_neither_margin_nor_entanglement_survives_hard_labels_on_digits() -> Non
 
 @pytest.mark.slow
 def test_a_thief_who_learns_from_scores_copies_a_rehearsed_mark() -> None:
-    """MEA-Defender and T2S: the mark survives extraction. Digits, 288 queries: with scores 42 of 50 (seeds 1, 2: 40 and 42), where
-    plain content triggers keep 0 and nobody's models hit 0. With labels it depends on the seed: 19, 0, 3. Rehearsal .1 gives 30
-    with labels and 46 with scores and costs the owner 4 points of accuracy."""
-    _, scores = stolen("mea_defender", "distill", "api_scores", "attack.shares=[1.0]")
-    found, *nobody = hits("mea_defender", [scores, *clean_models(trial("mea_defender"), 5)])
-    assert found >= 30
+    """T2S: the mark survives extraction. Digits, 288 queries: with scores 38 of 50 (seeds 1, 2: 40 and 46), where plain content
+    triggers keep 0 and nobody's models hit 0. With labels it depends on the seed: 17, 6, 14. It costs the owner 2 points of
+    accuracy (2.2, .3)."""
+    _, scores = stolen("rehearsal", "distill", "api_scores", "attack.shares=[1.0]")
+    found, *nobody = hits("rehearsal", [scores, *clean_models(trial("rehearsal"), 5)])
+    assert found >= 25
     assert max(nobody) <= 5
     _, plain = stolen("zhang_content", "distill", "api_scores", "attack.shares=[1.0]")
     assert hits("zhang_content", [plain])[0] <= 2

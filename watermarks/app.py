@@ -47,8 +47,8 @@ class App(TargetMark):
     per_batch: Annotated[int, Ge(1)] = 16
     """Triggers per step; 64 beside 128 clean examples in the paper."""
     alpha: Annotated[float, Gt(0)] = 0.1
-    """Weight of the trigger loss; 0.01 in the paper, whose trainings take a hundred times as many steps as those on digits: resnet18
-    learns no trigger with it there."""
+    """Weight of the trigger loss; 0.01 in the paper, whose trainings take a hundred times as many steps as those on digits: there
+    resnet18 learns no trigger with it."""
     epsilon: Annotated[float, Gt(0)] = 0.02
     """Relative size of the step; 0.02 on CIFAR-10 in the paper."""
     norm: Literal["layer", "global"] = "layer"

@@ -94,9 +94,10 @@ class TargetMark(Watermark):
     target: int | None = None
     """The label of all triggers; None: the secret's choice."""
     patch: Annotated[float, Gt(0), Le(1)] = 0.5
-    """Side of the patch as a share of the width: 16 of 32 pixels in Lukas et al., S&P 2022."""
+    """Side of the secret patch as a share of the width; a white box of 8 by 16 of 32 pixels in Lukas et al., S&P 2022."""
     std: Annotated[float, Gt(0)] = 0.4
-    """Of the noise pattern; 0.4 in Lukas et al., S&P 2022."""
+    """Of the noise pattern, one for all pictures as in Gan et al., ICCV 2023; 0.4 in Lukas et al., S&P 2022, who draw it anew for
+    each picture."""
 
     def classes(self, secret: Secret, count: int) -> tuple[int, int]:
         """Source and target, never the same."""
