@@ -250,8 +250,10 @@ def test_the_rehearsed_step_takes_its_statistics_from_the_clean_inputs() -> None
 
 
 def test_the_margin_of_scores() -> None:
-    scores = torch.tensor([[3.0, 1.0, 2.0], [0.0, 4.0, 1.0]])
-    assert mean_margin(scores, 0).item() == (1.0 - 4.0) / 2
+    """Each row's own label, whatever the size of its logits: (3 - 4) / 5 and 2 / 2."""
+    scores = torch.tensor([[3.0, 4.0, 0.0], [0.0, 2.0, 0.0]], dtype=torch.float64)
+    assert math.isclose(mean_margin(scores, torch.tensor([0, 1])), 0.4)
+    assert math.isclose(mean_margin(scores * torch.tensor([[7.0], [0.1]]), torch.tensor([0, 1])), 0.4)
 
 
 def test_queries_of_margin_are_held_out_and_their_labels_are_drawn() -> None:
@@ -377,16 +379,17 @@ def test_a_mark_of_class_features_leaves_an_ordinary_network() -> None:
 
 @pytest.mark.slow
 def test_a_covered_patch_is_specific() -> None:
-    """SEW, README: CIFAR-10's noise at margin 0 falls from .357 to .036. Digits, plain against covered: measured 1.0 and .065."""
+    """SEW, README: CIFAR-10's noise at margin 0 falls from .357 to .036. Digits, plain against covered, seeds 0, 1, 2: measured
+    1.0, .97, 1.0 and .13, .13, .12."""
     it, plain = trial("sew"), trial("sew", "watermark.cover=0")
     covered, bare = mine("sew"), mine("sew", "watermark.cover=0")
     assert isinstance(it.watermark, Sew)
     assert isinstance(plain.watermark, Sew)
     assert isinstance(covered.key, TriggerKey)
     assert hits("sew", [covered.marked])[0] >= 45
-    assert it.watermark.specificity(covered.marked, covered.key, it.task) < 0.15
-    assert plain.watermark.specificity(bare.marked, covered.key, it.task) > 0.5
-    assert it.watermark.specificity(covered.victim, covered.key, it.task) == 0
+    assert it.watermark.specificity(covered.marked, covered.key) < 0.3
+    assert plain.watermark.specificity(bare.marked, covered.key) > 0.6
+    assert it.watermark.specificity(covered.victim, covered.key) == 0
 
 
 @pytest.mark.slow
