@@ -98,7 +98,8 @@ class Certified(TargetMark):
 
     def embed(self, model: nn.Module, key: TriggerKey, task: Task, fit: Fit) -> nn.Module:
         """From scratch: cross-entropy of the clean batch with its triggers and, after the warm-up, the mean cross-entropy of the
-        triggers over the noisy weights, batch norms evaluating as they do when certified."""
+        triggers over the noisy weights, batch norms evaluating as they do when certified. The official code takes the noisy ones
+        once an epoch, one step for each level, with the triggers' own batch statistics; 15 epochs are too few for that."""
         epoch = 0
 
         def passed(number: int, _: nn.Module) -> None:
