@@ -56,7 +56,8 @@ def hash_bits(whole_PB: Tensor) -> Tensor:
 
 
 def kept(bits_B: Tensor, weights: int, rounds: int) -> Tensor:
-    """The positions (F,) that are left of `weights` when each round drops those where the repeated bits are 0."""
+    """The positions (F,) that are left of `weights` when each round drops those where the repeated bits are 0. The official code
+    also drops, before each round, what exceeds a multiple of 256."""
     index_F = torch.arange(weights)
     for _ in range(rounds):
         index_F = index_F[bits_B.bool()[torch.arange(len(index_F)) % len(bits_B)]]
@@ -81,14 +82,14 @@ class NeuralMark(Watermark):
     key_type = HashKey
 
     layer: str
-    pooled: Annotated[int, Ge(1)] = 256
-    """The length of the vector that is projected; 256 in the official code."""
+    pooled: Annotated[int, Ge(1)] = 512
+    """The length of the vector that is projected; 512 in the official code's trainings."""
     rounds: Annotated[int, Ge(0)] = 4
     """Of filtering; two keys share almost no weights after 4 in the paper."""
     pooling: Pooling = "adaptive"
     """adaptive as in the paper, strided as in the official code."""
-    strength: Annotated[float, Gt(0)] = 5.0
-    """lambda, of the *mean* cross-entropy over bits; 1 in the paper, whose trainings take 200 epochs."""
+    strength: Annotated[float, Gt(0)] = 1.0
+    """lambda, of the *mean* cross-entropy over bits; 1 in the paper and in the official code."""
 
     def keygen(
         self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
