@@ -463,16 +463,34 @@ def worst_nearby(name: str, epsilon: float) -> nn.Module:
     return out
 
 
+def clustered(name: str, model: nn.Module) -> int:
+    """How many of the owner's triggers the model answers with one label, whichever."""
+    key = mine(name).key
+    assert isinstance(key, TriggerKey)
+    return int(Cfw(counts="cluster").score(Suspects([model]), [key]).statistic_MK[0, 0])
+
+
 @pytest.mark.slow
 def test_a_class_is_relearnt_less_than_single_triggers() -> None:
-    """CFW: a class of its own outlasts relearning. A new head and 2 epochs on all layers, digits: measured 19 of 50 against 12 of
-    plain unrelated triggers (20 epochs: 13 against 8; seed 1: 38 against 8). Nobody's models reach 2."""
+    """CFW: a class of its own outlasts relearning, as a cluster. A new head and 2 epochs on all layers, digits: measured 38 of 50
+    marks with one label, its own or another, against 12 of plain unrelated triggers (seeds 1, 2: 39 against 18, and 26)."""
     short = ("attack.recipe.epochs=2", "attack.report=[2]")
     left = {
-        name: hits(name, [stolen(name, "finetune_rtal", "open", *short)[1]])[0]
+        name: clustered(name, stolen(name, "finetune_rtal", "open", *short)[1])
         for name in ("cfw", "zhang_unrelated")
     }
-    assert left["cfw"] >= left["zhang_unrelated"] + 4
+    assert left["cfw"] >= left["zhang_unrelated"] + 10
+
+
+@pytest.mark.slow
+def test_a_class_is_extracted_with_its_label() -> None:
+    """CFW: an extraction carries the mark. Digits, 288 queries answered with scores: measured 29 of 50 against 3 of plain unrelated
+    triggers (seeds 1, 2: 26 against 5, and 16); 22 without the similarity of representations. WRK then leaves 1 (2, 7)."""
+    left = {
+        name: hits(name, [stolen(name, "distill", "api_scores", "attack.shares=[1.0]")[1]])[0]
+        for name in ("cfw", "zhang_unrelated")
+    }
+    assert left["cfw"] >= left["zhang_unrelated"] + 8
 
 
 @pytest.mark.slow
