@@ -11,6 +11,7 @@ from nobody import clean_models
 from torch import Tensor, nn
 
 from assay.core.errors import ConfigError, NotApplicable
+from assay.core.examples import Examples
 from assay.core.key import Key
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects, logits
@@ -18,13 +19,16 @@ from assay.experiments.api import build
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 from assay.watermarks.adversarial_keys import away_from, frozen, pgd
+from assay.watermarks.akh import filled
 from assay.watermarks.blackmarks import BlackMarksKey, bit_loss, read_bits, two_groups
 from assay.watermarks.cae import conferrability
-from assay.watermarks.deepjudge import RobustnessKey, jensen_shannon
-from assay.watermarks.fingerprint import QueryKey
+from assay.watermarks.cutmix import cutmix
+from assay.watermarks.deepjudge import RobD, RobustnessKey, jensen_shannon, successes, surest
+from assay.watermarks.fingerprint import FLOOR, QueryKey, outputs_of
 from assay.watermarks.ipguard import boundary_loss
 from assay.watermarks.modeldiff import decision_distances
-from assay.watermarks.sac import correlation, correlation_distance, cutmix
+from assay.watermarks.sac import correlation, correlation_distance, near_corner
+from assay.watermarks.trigger import to_grey_levels
 from assay.watermarks.zest import explanations, segment_of, shown_segments
 
 
@@ -108,12 +112,18 @@ def test_decision_distance_and_conferrability_by_hand() -> None:
     assert float(conferrability(torch.tensor(0.8), torch.tensor(0.25))) == pytest.approx(0.6)
 
 
-def test_lime_recovers_a_linear_model() -> None:
-    """Answers that are linear in the shown segments are explained by their weights."""
+def test_least_squares_recover_a_linear_model() -> None:
+    """Answers that are linear in the shown segments are explained by their weights, without ridge or kernel to shift them; and
+    there is no intercept to take up a constant: it is spread over the segments."""
     shown_VS = shown_segments(Secret.simulated(1), 200, 16)
     weights = sines(32, (16, 2))
-    found = explanations(shown_VS, (shown_VS @ weights + 0.3)[None], kernel=0.25)
-    assert torch.allclose(found[0], weights, atol=5e-3)
+    found = explanations(shown_VS, torch.stack((shown_VS @ weights, shown_VS @ weights + 0.3)))
+    assert torch.allclose(found[0], weights, atol=1e-12)
+    assert float((found[1] - weights).min()) > 0.01
+    always_together = explanations(
+        torch.tensor([[1.0, 1.0], [0.0, 0.0]]).double(), torch.ones(1, 2, 1).double()
+    )
+    assert torch.allclose(always_together.flatten(), torch.tensor([0.5, 0.5]).double())
 
 
 @pytest.mark.parametrize("size", [8, 28, 30, 3])
@@ -122,11 +132,125 @@ def test_segments_cover_a_picture_of_any_size(size: int) -> None:
     assert sorted(set(segment_HW.flatten().tolist())) == list(range(min(size, 4) ** 2))
 
 
-def test_cutmix_takes_every_pixel_from_one_of_both() -> None:
+def test_cutmix_pastes_one_rectangle_into_every_picture() -> None:
+    mixed = cutmix(torch.zeros(3, 2, 10, 20), torch.ones(3, 2, 10, 20), (0.5, 0.25), 0.2)
+    assert mixed.sum() == 3 * 2 * 2 * 4
+    assert mixed[:, :, 4:6, 3:7].all()
     generator = torch.Generator().manual_seed(0)
-    mixed = cutmix(torch.zeros(50, 1, 8, 8), torch.ones(50, 1, 8, 8), generator)
-    assert set(mixed.unique().tolist()) == {0.0, 1.0}
-    assert 0.1 < float(mixed.mean()) < 0.6
+    points = torch.tensor([near_corner(generator) for _ in range(200)])
+    assert bool(((points < 1 / 6) | (points > 5 / 6)).all())
+    assert (points > 5 / 6).any(0).all()
+    assert (points < 1 / 6).any(0).all()
+
+
+def test_negatives_come_first_and_their_mixes_fill_up() -> None:
+    negatives = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = filled(negatives, 20, torch.Generator().manual_seed(1))
+    assert torch.equal(found[:3], negatives)
+    assert torch.equal(found[6:9], found[3:6].flip(-1))
+    assert torch.equal(found[9:12], found[3:6].flip(-2))
+    pixel_of_either = (found[3:6] == negatives) | (found[3:6] == negatives.roll(1, 0))
+    assert pixel_of_either.all()
+    assert len(found) == 20
+    assert torch.equal(filled(negatives, 2, torch.Generator()), negatives[:2])
+
+
+class Fixed(nn.Module):
+    """Says the rows it was given, whatever it is asked; or, of pixels, the first `classes`."""
+
+    def __init__(self, rows: Tensor | None = None, classes: int = 0) -> None:
+        super().__init__()
+        self.rows, self.classes = rows, classes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1)[:, : self.classes] if self.rows is None else self.rows
+
+
+def test_outputs_are_centred_logits_and_finite_where_an_api_rounds_to_0() -> None:
+    rows = torch.tensor([[30.0, 0.0, -6.0], [1.0, 2.0, 3.0]])
+    found = outputs_of(Fixed(rows), torch.zeros(2, 1))
+    assert torch.allclose(found, rows.double() - rows.double().mean(1, keepdim=True), atol=1e-12)
+    rounded = torch.tensor([[0.0, -torch.inf, -torch.inf]])
+    assert outputs_of(Fixed(rounded), torch.zeros(1, 1)).tolist() == [
+        pytest.approx([-2 / 3 * FLOOR, FLOOR / 3, FLOOR / 3])
+    ]
+
+
+def test_confident_models_of_equal_labels_differ_in_sac_and_modeldiff() -> None:
+    """Of probabilities, SAC's matrix would say which labels agree, and ModelDiff's entries would be 0 or 1."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (40 * torch.eye(4) + 8 * torch.rand(4, 4, generator=generator) for _ in range(2))
+    one, other = (outputs_of(Fixed(rows), torch.zeros(4, 1)) for rows in (first, second))
+    assert correlation_distance(correlation(one), correlation(other)) > 0.01
+    assert float((decision_distances(one[:2], one[2:]) - 1).abs().min()) > 0.01
+    labels = [torch.softmax(rows.double(), 1) for rows in (first, second)]
+    assert correlation_distance(correlation(labels[0]), correlation(labels[1])) < 1e-6
+
+
+def test_test_cases_are_the_successes_of_the_surest_in_order() -> None:
+    """Four seeds, the surest first, the fifth misread; the attack takes the second and the fourth to class 1."""
+    inputs = torch.tensor([[0.6, 0.0], [0.9, 0.0], [0.8, 0.0], [0.7, 0.0], [0.0, 0.5]])[:, None, :, None]
+    task = replace(trial("none").task, test=Examples(inputs, torch.zeros(5, dtype=torch.int64)))
+    model = Fixed(classes=2)
+    assert torch.equal(surest(model, task.test).inputs, inputs[[1, 2, 3, 0]])
+
+    def attack(seeds: Examples) -> Tensor:
+        hit = torch.isin(seeds.inputs[:, 0, 0, 0], torch.tensor([0.8, 0.6]))
+        return torch.where(hit[:, None, None, None], seeds.inputs.flip(2), seeds.inputs)
+
+    found, labels = successes(model, task, 2, attack)
+    assert found.flatten(1).tolist() == [[0, 204], [0, 153]]
+    assert labels.tolist() == [0, 0]
+    with pytest.raises(NotApplicable, match=r"2 of the 4 .* set watermark\.queries=2"):
+        successes(model, task, 3, attack)
+
+
+def test_deepjudge_starts_from_noise_and_does_not_project() -> None:
+    """Along a constant gradient each pixel ends 10 steps of 0.01 from a start that is uniform in +-0.2."""
+    inputs = torch.full((400, 1, 8, 8), 0.5)
+    task = replace(trial("none").task, test=Examples(inputs, torch.zeros(400, dtype=torch.int64)))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.stack((-torch.ones(64), torch.ones(64))))
+        model[1].bias.copy_(torch.tensor([34.0, -34.0]))
+    scheme = RobD(queries=100, epsilon=0.2, step=0.01)
+    moved, labels = scheme.cases(model, task, torch.Generator().manual_seed(0))
+    start = moved.double() / 255 - 0.6
+    assert float(start.min()) < -0.19
+    assert 0.19 < float(start.max()) < 0.21
+    assert labels.sum() == 0
+
+
+def test_the_victim_gets_none_of_its_test_cases_right() -> None:
+    key: Any = key_of("deepjudge_robd")
+    assert len(key.labels_N) == trial("deepjudge_robd").watermark.queries
+    assert not (logits(victim(), key.inputs_N.float() / 255).argmax(1) == key.labels_N).any()
+
+
+def rows_of(pictures: Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in pictures}
+
+
+def test_queries_are_the_owners_held_out_inputs() -> None:
+    """None is a training input of the victim, and akh's first are its errors."""
+    task = trial("none").task
+    held, learnt = (rows_of(to_grey_levels(data.inputs)) for data in (task.test, task.owner))
+    for name in ("random_queries", "akh", "sac"):
+        key: Any = key_of(name)
+        assert not rows_of(key.inputs_N) & (learnt - held), name
+    asked: Any = key_of("random_queries")
+    assert rows_of(asked.inputs_N) <= held
+    wrong = logits(victim(), task.test.inputs).argmax(1) != task.test.targets
+    negatives: Any = key_of("akh")
+    assert rows_of(negatives.inputs_N[: int(wrong.sum())]) == rows_of(to_grey_levels(task.test.inputs[wrong]))
+
+
+def test_a_victim_without_errors_has_no_negatives() -> None:
+    it = trial("akh")
+    right = logits(victim(), it.task.test.inputs).argmax(1) == it.task.test.targets
+    task = replace(it.task, test=it.task.test.take(right))
+    with pytest.raises(NotApplicable, match="held-out inputs right"):
+        it.watermark.keygen(task, Secret.simulated(1), victim())
 
 
 def test_pgd_stays_within_its_bounds_and_raises_the_loss() -> None:
@@ -205,10 +329,11 @@ def test_cae_needs_a_trainer() -> None:
 
 
 def test_too_many_queries_are_refused_with_the_largest_that_fit() -> None:
-    owned = len(trial("none").task.owner)
-    it = trial("random_queries", "watermark.queries=5000")
-    with pytest.raises(ConfigError, match=rf"set watermark\.queries={owned}"):
-        it.watermark.keygen(it.task, Secret.simulated(1), victim())
+    task = trial("none").task
+    for name, data in (("random_queries", task.test), ("sac", task.test), ("zest", task.owner)):
+        it = trial(name, "watermark.queries=5000")
+        with pytest.raises(ConfigError, match=rf"set watermark\.queries={len(data)}"):
+            it.watermark.keygen(it.task, Secret.simulated(1), victim())
     it = trial("deepjudge_robd", "watermark.queries=5000")
     with pytest.raises(NotApplicable, match=r"set watermark\.queries="):
         it.watermark.keygen(it.task, Secret.simulated(1), victim())
@@ -222,7 +347,7 @@ def test_keys_of_another_length_are_refused() -> None:
     labels = torch.zeros(3, dtype=torch.int64)
     short = {
         "ipguard": QueryKey(Secret.simulated(1), images, labels),
-        "deepjudge_robd": RobustnessKey(Secret.simulated(1), images, labels, 3),
+        "deepjudge_robd": RobustnessKey(Secret.simulated(1), images, labels),
         "blackmarks": BlackMarksKey(Secret.simulated(1), images, labels.to(torch.uint8), torch.ones(10)),
     }
     for name, key in short.items():

@@ -1,6 +1,10 @@
 """Fingerprint: adversarial examples that surrogates of the victim share and other models do not (conferrable examples: Lukas, Zhang
 and Kerschbaum, ICLR 2021, arXiv:1912.00888). The owner extracts his own model and trains independent ones to find them.
 
+The paper's ensemble method (CEM) descends three cross-entropies together: of the conferrability, away from the victim's answer to
+the input, and between the victim and its surrogates, with some models dropped at each step; here PGD descends the first alone, and
+the victim counts as one of its surrogates.
+
 Suffixes: N inputs, C classes.
 """
 

@@ -3,9 +3,14 @@ as its answers are near the victim's (query, representation, distance: Godinot e
 
 The queries or the answers come from the victim, so random keys are no null; only independent models are.
 
+Where the official codes ask held-out inputs, so do these: answers to what the victim learnt by heart say how well a suspect knows
+that data, and no more. Accuracy is measured apart. On digits, whose test split is drawn by the seed, null models have trained on
+64 % of an owner's held-out inputs, as on 64 % of all others.
+
 Suffixes: M suspects, K keys, N queries, C classes.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +23,16 @@ from torch import Tensor, nn
 
 from ..core.contracts import Fit, Task, Watermark
 from ..core.errors import ConfigError
+from ..core.examples import Examples
 from ..core.key import Key, expect_length
 from ..core.scores import Scores
 from ..core.secret import Secret, seed_for
 from ..core.suspects import Suspects, logits
 from ..kernels.row_labels import row_labels
 from ..kernels.trigger_hits import trigger_hits
+
+FLOOR = math.log(torch.finfo(torch.float32).tiny)
+"""Of a log-probability, -87.3: where scores in float32 end, and what the 0 of an API that rounds counts as."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +61,26 @@ def scores_of(model: nn.Module, inputs: Tensor, device: str = "cpu") -> Tensor:
     return torch.softmax(logits(model, inputs, device).double(), -1)
 
 
+def outputs_of(model: nn.Module, inputs: Tensor, device: str = "cpu") -> Tensor:
+    """(N, C) float64 log-probabilities less their row's mean: the logits less theirs, all that an API's full scores tell of them.
+    Probabilities of a confident model are nearly one-hot, and nothing but its labels is left in them."""
+    log_NC = torch.log_softmax(logits(model, inputs, device).double(), -1).clamp_min(FLOOR)
+    return log_NC - log_NC.mean(-1, keepdim=True)
+
+
 def generator_of(secret: Secret, purpose: str) -> torch.Generator:
     """For what is drawn on the way to queries: its seed is a PRF output of the secret."""
     return torch.Generator().manual_seed(seed_for(int.from_bytes(secret.derive(purpose, 7), "big")))
 
 
-def sampled(task: Task, count: int, generator: torch.Generator) -> Tensor:
-    """`count` different indices into the owner's data. ConfigError when there are fewer."""
-    if count > len(task.owner):
+def sampled(data: Examples, count: int, generator: torch.Generator) -> Tensor:
+    """`count` different indices into the data. ConfigError when there are fewer."""
+    if count > len(data):
         raise ConfigError(
-            f"expected at most {len(task.owner)} queries, as many as the owner has examples, got {count}; "
-            f"set watermark.queries={len(task.owner)}"
+            f"expected at most {len(data)} queries, as many as the owner has inputs to make them of, got {count}; "
+            f"set watermark.queries={len(data)}"
         )
-    return torch.randperm(len(task.owner), generator=generator)[:count]
+    return torch.randperm(len(data), generator=generator)[:count]
 
 
 @dataclass(frozen=True)

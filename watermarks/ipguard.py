@@ -36,7 +36,7 @@ class IPGuard(LabelFingerprint):
     def asked(self, model: nn.Module, task: Task, generator: torch.Generator, fit: Fit | None) -> Tensor:
         """From the owner's inputs; each stays where its loss reaches 0."""
         victim = frozen(model)
-        start_N = task.owner.inputs[sampled(task, self.queries, generator)]
+        start_N = task.owner.inputs[sampled(task.owner, self.queries, generator)]
         logits_NC = victim(start_N)
         source_N = logits_NC.argmax(1)
         others_N = (

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ..core.contracts import Fit, Task
 from ..core.secret import Secret
-from .fingerprint import ScoreFingerprint, as_inputs, sampled, scores_of
+from .fingerprint import ScoreFingerprint, as_inputs, outputs_of, sampled
 from .trigger import to_grey_levels
 
 
@@ -19,11 +19,12 @@ def decision_distances(seeds_NC: Tensor, moved_NC: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(seeds_NC, moved_NC, dim=1)
 
 
-def fitness(scores_NC: Tensor, seeds_NC: Tensor) -> Tensor:
+def fitness(answers_NC: Tensor, seeds_NC: Tensor) -> Tensor:
     """(N,) Euclidean distance to the seed's answer times mean distance to the other answers: divergence times diversity, for each
-    input where the official code has one number for all."""
-    divergence_N: Tensor = (scores_NC - seeds_NC).norm(dim=1)
-    diversity_N: Tensor = torch.cdist(scores_NC, scores_NC).mean(1)
+    input where the official code has one number for all. They are the victim's alone, where the official code multiplies them with
+    the suspect's: a key is made before there is a suspect."""
+    divergence_N: Tensor = (answers_NC - seeds_NC).norm(dim=1)
+    diversity_N: Tensor = torch.cdist(answers_NC, answers_NC).mean(1)
     return divergence_N * diversity_N
 
 
@@ -42,14 +43,14 @@ class ModelDiff(ScoreFingerprint):
 
     def asked(self, model: nn.Module, task: Task, generator: torch.Generator, fit: Fit | None) -> Tensor:
         """(2N, C, H, W): seeds, then their mutants, each the last of its mutations that raised the fitness."""
-        start_N = task.owner.inputs[sampled(task, self.queries, generator)]
-        seeds_NC = scores_of(model, start_N)
+        start_N = task.owner.inputs[sampled(task.owner, self.queries, generator)]
+        seeds_NC = outputs_of(model, start_N)
         best_N, best = start_N, fitness(seeds_NC, seeds_NC)
         for _ in range(self.rounds):
             sign = torch.randint(0, 2, start_N.shape, generator=generator) * 2.0 - 1
             chosen = torch.rand(start_N.shape, generator=generator) < self.pixels
             tried_N = (best_N + self.epsilon * sign * chosen).clamp(0, 1)
-            reached = fitness(scores_of(model, tried_N), seeds_NC)
+            reached = fitness(outputs_of(model, tried_N), seeds_NC)
             better = reached > best
             best_N = torch.where(better[:, None, None, None], tried_N, best_N)
             best = torch.where(better, reached, best)
@@ -57,7 +58,7 @@ class ModelDiff(ScoreFingerprint):
 
     def represent(self, model: nn.Module, inputs_N: Tensor, secret: Secret, device: str = "cpu") -> Tensor:
         """(N,), of a model with any number of classes."""
-        seeds_NC, moved_NC = scores_of(model, as_inputs(inputs_N), device).chunk(2)
+        seeds_NC, moved_NC = outputs_of(model, as_inputs(inputs_N), device).chunk(2)
         return decision_distances(seeds_NC, moved_NC)
 
     def distance(self, victim: Tensor, suspect: Tensor) -> float:

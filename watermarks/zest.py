@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.contracts import Fit, Task
 from ..core.secret import Secret
-from .fingerprint import ScoreFingerprint, as_inputs, sampled, scores_of
+from .fingerprint import ScoreFingerprint, as_inputs, outputs_of, sampled
 from .trigger import to_grey_levels
-
-RIDGE = 1e-3
-"""Keeps the regression defined where two segments were always hidden together."""
 
 
 def shown_segments(secret: Secret, variants: int, segments: int) -> Tensor:
@@ -38,17 +35,11 @@ def segment_of(shape: tuple[int, ...], grid: int) -> Tensor:
     return rows[:, None] * min(grid, width) + columns
 
 
-def explanations(shown_VS: Tensor, answers_NVC: Tensor, kernel: float) -> Tensor:
-    """(N, S, C) weights of ridge regressions with an intercept, variants weighted by exp(-d^2 / kernel^2), d the cosine distance to
-    the whole input (LIME, section 3.4)."""
-    visible_V = shown_VS.mean(1)
-    weight_V = torch.exp(-((1 - visible_V.sqrt()) ** 2) / kernel**2)
-    design_VT = torch.cat((shown_VS, torch.ones(len(shown_VS), 1, dtype=shown_VS.dtype)), 1)
-    left_TV = design_VT.T * weight_V
-    gram_TT = left_TV @ design_VT
-    gram_TT.diagonal()[:-1].add_(RIDGE)
-    solved_NTC: Tensor = torch.linalg.solve(gram_TT, left_TV @ answers_NVC)
-    return solved_NTC[:, :-1]
+def explanations(shown_VS: Tensor, answers_NVC: Tensor) -> Tensor:
+    """(N, S, C) weights of plain least squares, pinv(X'X) X'Y, as in the official code: without LIME's intercept, ridge and
+    weights of variants."""
+    solved_NSC: Tensor = torch.linalg.pinv(shown_VS.T @ shown_VS) @ (shown_VS.T @ answers_NVC)
+    return solved_NSC
 
 
 @dataclass(frozen=True)
@@ -62,24 +53,20 @@ class Zest(ScoreFingerprint):
     """Of each; 1,000 in the paper."""
     grid: Annotated[int, Ge(2)] = 4
     """Segments are the cells of a grid, where the paper takes quickshift's superpixels: 8x8 digits have none."""
-    kernel: Annotated[float, Gt(0)] = 0.25
-    """LIME's default width for images."""
     measure: Literal["cosine", "l1", "l2"] = "cosine"
 
     def asked(self, model: nn.Module, task: Task, generator: torch.Generator, fit: Fit | None) -> Tensor:
-        return to_grey_levels(task.owner.inputs[sampled(task, self.queries, generator)])
+        return to_grey_levels(task.owner.inputs[sampled(task.owner, self.queries, generator)])
 
     def represent(self, model: nn.Module, inputs_N: Tensor, secret: Secret, device: str = "cpu") -> Tensor:
-        """(N, S, C). Hidden segments take the mean colour of their input."""
+        """(N, S, C). Hidden segments take the mean colour of all inputs, for the data set's in the official code."""
         inputs, segment_HW = as_inputs(inputs_N), segment_of(tuple(inputs_N.shape), self.grid)
         segments = int(segment_HW.max()) + 1
         shown_VS = shown_segments(secret, self.variants, segments)
         mask_VHW = shown_VS[:, segment_HW].float()[:, None]
-        grey = inputs.mean((-2, -1), keepdim=True)
-        parts = []
-        for one, mean in zip(inputs, grey, strict=True):
-            parts.append(scores_of(model, one * mask_VHW + mean * (1 - mask_VHW), device))
-        return explanations(shown_VS, torch.stack(parts), self.kernel)
+        rest_VCHW = inputs.mean((0, 2, 3))[:, None, None] * (1 - mask_VHW)
+        parts = [outputs_of(model, one * mask_VHW + rest_VCHW, device) for one in inputs]
+        return explanations(shown_VS, torch.stack(parts))
 
     def distance(self, victim: Tensor, suspect: Tensor) -> float:
         one, other = victim.flatten(), suspect.flatten()
