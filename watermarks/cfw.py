@@ -29,7 +29,7 @@ from ..core.secret import Secret
 from ..core.suspects import Suspects, labels, logits
 from ..zoo.models import head
 from ..zoo.strangers import unrelated
-from .features import inner_layers, with_features, with_outputs
+from .features import inner_readers, with_features, with_inputs
 from .target import Kind, TargetMark
 from .trigger import TriggerKey
 
@@ -82,9 +82,9 @@ class Cfw(TargetMark):
     weighs the cross-entropy .02."""
     similarity: Annotated[float, Ge(0)] = 1.35
     """Weight of RepS: in the official code .003 for each of nine modules, against .02 of the cross-entropy."""
-    layers: Annotated[int, Ge(0)] = 2
-    """Convolutions and linear layers before the head that RepS reads beside it. The official nine are what the last residual block
-    holds, which has two convolutions, the pooled features and the logits."""
+    layers: Annotated[int, Ge(1)] = 2
+    """RepS reads the logits, and what the head and the blocks before it read, this many in all. The official nine are what the last
+    residual block holds, the pooled features and the logits."""
     clustering: Annotated[float, Ge(0)] = 7.5
     """Weight of PDDC: .15 in the official code, against .02 of the cross-entropy."""
     counts: Literal["target", "cluster"] = "target"
@@ -136,7 +136,7 @@ class Cfw(TargetMark):
     def answered_by_a_label(self, model: nn.Module, key: TriggerKey, task: Task, fit: Fit) -> nn.Module:
         """The classes' axes are found anew before every epoch."""
         teacher = copy.deepcopy(model).eval()
-        names = [*inner_layers(model, self.layers), head(model)]
+        names = inner_readers(model, self.layers)
         axes_AC = class_axes(task.owner, logits(teacher, task.owner.inputs))
 
         def look(_: int, live: nn.Module) -> None:
@@ -148,8 +148,8 @@ class Cfw(TargetMark):
             clean = len(inputs) - self.per_batch
             with torch.no_grad():
                 before_NC = teacher.to(inputs.device)(inputs[:clean])
-            now, inside = with_outputs(live, names, inputs)
-            return self.loss(now, inside, before_NC, targets[clean:], axes_AC.to(now))
+            now, inside = with_inputs(live, names, inputs)
+            return self.loss(now, [*inside, now], before_NC, targets[clean:], axes_AC.to(now))
 
         return fit(
             model,
@@ -165,7 +165,7 @@ class Cfw(TargetMark):
     def loss(
         self, now: Tensor, inside: Sequence[Tensor], before_NC: Tensor, targets_T: Tensor, axes_AC: Tensor
     ) -> Tensor:
-        """Of the logits `now`, (N + T, C), and the layers' outputs, the marks last; `before_NC` are the logits to hold."""
+        """Of the logits `now`, (N + T, C), and of what is read inside, marks last; `before_NC` are the logits to hold."""
         clean = len(before_NC)
         marks_TC = now[clean:]
         drift = functional.kl_div(
