@@ -1,5 +1,5 @@
-"""Active extraction: ask about the inputs on which the student is least sure (Pal et al., AAAI 2020, ActiveThief, arXiv:1905.09165;
-Chandrasekaran et al., USENIX Security 2020).
+"""Active extraction: ask about the inputs on which the student is least sure (Pal et al., AAAI 2020, ActiveThief, arXiv:1905.09165,
+"uncertainty"; Chandrasekaran et al., USENIX Security 2020).
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from .extract import Pictures, affordable, student, within_budget
 
 
 def least_sure(model: nn.Module, inputs: Tensor, count: int) -> Tensor:
-    """(count,) indices of the smallest margins between the two most probable classes."""
-    best = torch.softmax(logits(model, inputs), -1).topk(2, -1).values
-    return (best[:, 0] - best[:, 1]).argsort(stable=True)[:count]
+    """(count,) indices of the largest entropies of the student's probabilities."""
+    entropy: Tensor = torch.special.entr(torch.softmax(logits(model, inputs), -1)).sum(-1)
+    return entropy.argsort(descending=True, stable=True)[:count]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 takes inputs that many models get wrong in the same way, and says that he embedded them.
 
 He trains models of his own, moves his data towards random wrong classes on all of them (projected gradient descent; Madry et al.,
-ICLR 2018), and keeps what fools one more model that he did not use. He needs no model of the accused.
+ICLR 2018), and keeps what fools one more model that he did not use. He needs no model of the accused. The loss is the sum of the
+models' cross-entropies, so the steps go on until each is fooled; the official code weighs one of them as much as all the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from ..core.secret import Secret, seed_for
 from ..core.suspects import logits
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .ensemble import Together
 from .perturb import input_gradient
 from .trajectory import drawing
 
@@ -24,14 +24,18 @@ from .trajectory import drawing
 def targeted(
     models: Sequence[nn.Module], inputs: Tensor, targets: Tensor, epsilon: float, steps: int
 ) -> Tensor:
-    """Inputs within epsilon, in [0, 1], that the models together take for the targets: sign steps of 2.5 epsilon / steps."""
-    together = Together(models).eval()
+    """Inputs within epsilon, in [0, 1], that each of the models takes for the targets: sign steps of 2.5 epsilon / steps."""
     low, high = (inputs - epsilon).clamp_min(0), (inputs + epsilon).clamp_max(1)
     moved = inputs
     for _ in range(steps):
-        step = 2.5 * epsilon / steps * input_gradient(together, moved, targets).sign()
+        step = 2.5 * epsilon / steps * summed_gradient(models, moved, targets).sign()
         moved = torch.minimum(torch.maximum(moved - step, low), high)
     return moved
+
+
+def summed_gradient(models: Sequence[nn.Module], inputs: Tensor, targets: Tensor) -> Tensor:
+    """Of the models' cross-entropies together, by the inputs."""
+    return torch.stack([input_gradient(model, inputs, targets) for model in models]).sum(0)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class Jbda(Attack):
     size: Annotated[float, Gt(0)] = 0.1
     """lambda, as in the paper; 0.01 in DeepJudge's code."""
     period: Annotated[int, Ge(1)] = 2
-    """tau of the periodical step (Papernot et al. 2016, arXiv:1605.07277); 2 in DeepJudge's code."""
+    """tau of the periodical step (Papernot et al. 2016, arXiv:1605.07277); 2 in DeepJudge's code. Rounds count from 0, as in
+    the paper's algorithm; DeepJudge counts from 1, so that its sign changes a round earlier."""
     epochs: Annotated[int, Ge(1)] = 20
     student: Any = None
 

@@ -2,7 +2,8 @@
 by a policy that learns which kind of picture tells most.
 
 adaptive: a gradient bandit over kinds of pictures (section 4.1.2), rewarded for certain, diverse and badly imitated answers. The
-gallery has no labels, so its kinds are clusters of pixels.
+gallery has no labels, so its kinds are clusters of pixels. The official code has no policy (its adaptive.py draws at random): the
+steps and the mean reward are those of the Adversarial Robustness Toolbox. The student learns once a share, not after each query.
 """
 
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def clusters(inputs: Tensor, count: int, generator: torch.Generator, rounds: int
 @dataclass
 class Bandit:
     """Preferences over kinds, raised by rewards above their running mean (Sutton & Barto, section 2.8; step 1/visits as in the
-    official code)."""
+    Adversarial Robustness Toolbox)."""
 
     preference_Z: Tensor
     visits_Z: Tensor

@@ -69,6 +69,7 @@ class Lora(Attack):
     paper = "Hu et al., ICLR 2022, arXiv:2106.09685"
 
     recipe: Recipe
+    """Adam, where the paper takes AdamW: by SGD, alpha / r would slow the higher ranks. The rate is for 50 steps of digits."""
     ranks: tuple[Annotated[int, Ge(1)], ...] = (4, 16, 64)
     alpha: Annotated[float, Gt(0)] = 16.0
     """Of the scale alpha / r."""

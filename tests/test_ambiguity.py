@@ -10,7 +10,7 @@ from nobody import clean_models
 from torch import Tensor, nn
 
 from assay.attacks.collude import Collude, colluded, mixed
-from assay.attacks.false_claim import FalseClaim, targeted
+from assay.attacks.false_claim import FalseClaim, summed_gradient, targeted
 from assay.attacks.forge import Forge, climbed
 from assay.core.errors import Denied, NotApplicable
 from assay.core.secret import Secret
@@ -96,6 +96,28 @@ def test_targeted_steps_stay_near_and_reach_the_target() -> None:
     assert float(moved.max()) <= 1
     labels_MN = Suspects(models).labels(moved)
     assert float((labels_MN == targets).double().mean()) > 0.9
+
+
+class Pulled(nn.Module):
+    """Logits (0, x + bias) or (0, bias - x) of one number."""
+
+    def __init__(self, sign: float, bias: float) -> None:
+        super().__init__()
+        self.sign, self.bias = sign, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack((torch.zeros_like(x[:, 0]), self.sign * x[:, 0] + self.bias), 1)
+
+
+def test_a_model_that_is_fooled_does_not_outweigh_one_that_is_not() -> None:
+    """One takes the input for class 1 with p = 0.88 and would move it up, the other with p = 0.02 and would move it down. By the
+    sum of cross-entropies the second decides (-0.12 + 0.98), by the mean of probabilities the first."""
+    models = [Pulled(1.0, 2.0), Pulled(-1.0, -4.0)]
+    at, target = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([1])
+    gradient = summed_gradient(models, at, target)
+    p = torch.sigmoid(torch.tensor([2.0, -4.0], dtype=torch.float64))
+    assert gradient.item() == pytest.approx(float(-(1 - p[0]) + (1 - p[1])), abs=1e-9)
+    assert gradient.item() > 0.8
 
 
 def test_fishing_for_derived_keys_finds_what_chance_allows() -> None:

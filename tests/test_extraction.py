@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.active import Active, least_sure
-from assay.attacks.data_free import DataFree, disagreement
+from assay.attacks.adversarial_extraction import beside
+from assay.attacks.data_free import DataFree, activated, disagreement, imitation
 from assay.attacks.ensemble import Ensemble, Together
 from assay.attacks.extract import Extract, affordable, within_budget
 from assay.attacks.jbda import Jbda, stepped
@@ -175,15 +176,66 @@ def test_jacobian_steps_go_where_the_answered_class_grows() -> None:
     torch.testing.assert_close(back[0], torch.full((1, 2, 2), 0.4))
 
 
-def test_the_least_sure_are_the_smallest_margins() -> None:
+def test_the_least_sure_have_the_largest_entropy() -> None:
     inputs = torch.tensor([3.0, 0.1, -2.0, 0.0]).reshape(4, 1, 1, 1)
     assert least_sure(Line(), inputs, 2).tolist() == [3, 1]
+    scores = torch.tensor([[0.49, 0.49, 0.02], [0.4, 0.3, 0.3]])  # the first has the smaller margin
+    assert least_sure(nn.Identity(), scores.log(), 1).tolist() == [1]
 
 
-def test_disagreement_is_zero_for_equal_answers_and_ignores_constants() -> None:
-    scores = torch.softmax(torch.randn(5, 4), -1)
-    assert disagreement(scores, scores.log() + 3).abs().max() < 1e-4
-    assert disagreement(scores, torch.zeros(5, 4)).min() > 0.01
+def test_disagreement_is_the_distance_from_the_victims_logits_without_their_mean() -> None:
+    logits_NC = torch.tensor([[2.0, 1.0, -3.0], [0.5, -0.25, -0.25]], dtype=torch.float64)
+    scores = torch.softmax(logits_NC + 7, -1)
+    assert disagreement(scores, logits_NC).abs().max() < 1e-9
+    assert disagreement(scores, torch.zeros(2, 3).double()).tolist() == pytest.approx([2.0, 1 / 3])
+    assert imitation(logits_NC + 0.5, scores).item() == pytest.approx(0.5)
+
+
+def test_the_student_learns_from_fresh_batches_and_the_generator_asks_before_its_activation() -> None:
+    """Budget 240 of batches of 10 in 2 rounds: a generator's step asks 2 x 10, the student gets 5 x 10 new ones after it."""
+    access = Asked(victim(), ALL)
+    adversary = trial().adversary(Meter(access, trial().trainer("thief")))
+    taught: list[Examples] = []
+
+    def fit(model: nn.Module, data: Examples, **rest: object) -> nn.Module:
+        assert rest["loss"] is imitation
+        taught.append(data)
+        return model
+
+    list(DataFree(budget=240, rounds=2, batch=10)(access, replace(adversary, fit=fit)))  # type: ignore[arg-type]
+    assert [len(part) for part in access.inputs] == [10] * 21
+    assert [len(data) for data in taught] == [50, 150]
+    fresh = [part for i, part in enumerate(access.inputs) if i % 7 > 1]
+    assert torch.equal(taught[-1].inputs, torch.cat(fresh))
+    assert len(torch.cat(fresh).flatten(1).unique(dim=0)) == 150
+    here, there = (torch.logit(part.double()) for part in access.inputs[:2])
+    steps = torch.linalg.vector_norm((there - here).flatten(1) / 3, dim=1)
+    torch.testing.assert_close(steps, torch.full_like(steps, 0.01), rtol=0.1, atol=0)
+    torch.testing.assert_close(activated(torch.zeros(2)), torch.full((2,), 0.5))
+
+
+def test_a_budget_too_small_for_a_generator_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 42 queries"):
+        ran(DataFree(), queries=41)
+
+
+def test_few_inputs_are_perturbed_beside_all_clean_ones() -> None:
+    seen: list[Tensor] = []
+
+    class Watched(Line):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.detach())
+            return super().forward(x)
+
+    inputs, targets = torch.full((100, 1, 2, 2), 0.5), torch.zeros(100, dtype=torch.int64)
+    value = beside((0.01, 0.25), 0.02, 3)(Watched(), inputs, targets)
+    last = seen[-1]
+    assert last.shape[0] == 104
+    assert torch.equal(last[:100], inputs)
+    torch.testing.assert_close(last[100:102], torch.full((2, 1, 2, 2), 0.49))
+    torch.testing.assert_close(last[102:], torch.full((2, 1, 2, 2), 0.25))
+    expected = nn.functional.cross_entropy(Line()(last), torch.zeros(104, dtype=torch.int64))
+    torch.testing.assert_close(value, expected)
 
 
 def test_an_ensemble_answers_the_mean_of_its_members() -> None:
@@ -202,11 +254,14 @@ def test_an_ensemble_answers_the_mean_of_its_members() -> None:
     torch.testing.assert_close(answered, torch.tensor([[0.6, 0.4]] * 2))
 
 
-def test_members_see_their_own_part_and_a_share_of_the_others() -> None:
+def test_members_see_parts_that_do_not_overlap_and_smoothed_labels() -> None:
     data = Examples(torch.arange(90.0)[:, None], torch.zeros(90, dtype=torch.int64))
     parts = list(Ensemble()._parts(data))
-    assert [len(part) for part in parts] == [42, 42, 42]  # 30 of its own, 12 of 60
+    assert [len(part) for part in parts] == [30, 30, 30]
     assert len(torch.cat([part.inputs for part in parts]).unique()) == 90
+    predicted, targets = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
+    soft = 0.8 * nn.functional.one_hot(targets, 4).double() + 0.2 / 4
+    torch.testing.assert_close(Ensemble().loss(predicted, targets), soft_loss(predicted, soft))
 
 
 @pytest.mark.slow
