@@ -5,6 +5,7 @@ import hashlib
 import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +23,14 @@ from assay.core.suspects import Suspects
 from assay.experiments.api import build
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
+from assay.watermarks.activations import features_of, with_features
 from assay.watermarks.adi import Adi
-from assay.watermarks.deepsigns import DeepSigns
+from assay.watermarks.deepsigns import DeepSigns, spread
 from assay.watermarks.greedy_residuals import GreedyResiduals, residuals
 from assay.watermarks.neuralmark import GRID, HashKey, NeuralMark, hash_bits, kept, pool, whole_matrix
 from assay.watermarks.parameter import mean_filter
 from assay.watermarks.passport import Passport, fit_of_passport, pairs
-from assay.watermarks.riga import Hiding, Riga, quantiles
+from assay.watermarks.riga import Hiding, Riga
 from assay.watermarks.stack import Stack
 from assay.watermarks.uchida import Uchida, bit_loss
 
@@ -236,7 +238,11 @@ def narrow(width: int) -> nn.Module:
     [
         (NeuralMark("0"), r"0 has 36 weights, of which 4 rounds leave \d+.*watermark\.pooled to at most"),
         (GreedyResiduals("0"), r"0 has 36 weights, too few.*watermark\.bits to at most 18"),
-        (DeepSigns("0"), r"0 has 4 features, too few for 16 bits.*watermark\.bits to at most 4"),
+        (
+            DeepSigns("0", bits=257),
+            r"0 has 256 features, too few for 257 bits.*watermark\.bits to at most 256",
+        ),
+        (DeepSigns("2", bits=4), r"no layer reads what 2 gives; set watermark\.layer to an earlier one"),
         (DeepSigns("0", bits=4, classes=11), r"10 classes; set watermark\.classes to at most 10"),
         (DeepSigns("0", bits=4, per_class=10**6), r"only \d+ examples.*watermark\.per_class=\d+"),
         (Passport(), r"passports need a batch norm behind a convolution, which no layer has"),
@@ -304,18 +310,85 @@ def test_deepsigns_reads_one_mean_for_all_keys_of_an_owner_and_leaves_no_hooks()
     keys = [trial("deepsigns").watermark.keygen(task(), Secret.simulated(k), victim()) for k in range(5)]
     trial("deepsigns").watermark.score(Suspects([model]), [key, *keys])
     hook.remove()
-    assert counted == [160]
-    assert not model.get_submodule(LAYER)._forward_hooks
+    assert counted == [320]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_hiding_s_critic_prefers_the_victim_s_weights() -> None:
-    natural = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    hide = Hiding(natural, torch.Generator().manual_seed(1), 50)
-    wide = 3 * natural
-    losses = [float(hide(wide.clone().requires_grad_(True)).detach()) for _ in range(10)]
+def test_deepsigns_reads_what_the_next_layer_reads() -> None:
+    """Not the convolution's own output, whose scale the batch norm takes away: weights could shrink towards the centres."""
+    inputs = task().test.inputs[:8]
+    small, read = victim(), []
+    small.get_submodule("net.head").register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    model = copy.deepcopy(small)
+    small.get_submodule("net.head")._forward_pre_hooks.clear()
+    found = features_of(small, LAYER, inputs)
+    model(inputs)
+    assert torch.allclose(found, read[0])
+    assert float(found.min()) == 0
     with torch.no_grad():
-        assert hide.detector(hide.natural_Q) > hide.detector(quantiles(wide) / hide.scale)
+        model.get_parameter(f"{LAYER}.weight").mul_(0.1)
+        model.get_buffer("net.block3.norm.running_mean").mul_(0.1)
+        model.get_buffer("net.block3.norm.running_var").mul_(0.01)
+    assert torch.allclose(features_of(model, LAYER, inputs), found, atol=0.01 * float(found.max()))
+
+
+def test_a_residual_block_is_read_behind_its_shortcut() -> None:
+    """The shortcut's own convolution runs after conv2 and reads the block's input: it is no next layer."""
+    resnet, inputs = build("watermark=uchida", "model=resnet18").task.fresh(1).eval(), task().test.inputs[:4]
+    for block in ("net.layer3.0", "net.layer3.1"):
+        outputs: list[Tensor] = []
+        hook = resnet.get_submodule(block).register_forward_hook(
+            lambda _, __, out, to=outputs: to.append(out)
+        )
+        _, found = with_features(resnet, f"{block}.conv2", inputs)
+        hook.remove()
+        assert torch.equal(found, outputs[0].mean((2, 3)))
+
+
+def test_spread_draws_features_in_and_centres_apart_and_keeps_their_length() -> None:
+    features_NF = torch.tensor([[1.0, 0], [3, 0], [0, 2]], dtype=torch.float64)
+    means_SF = torch.tensor([[1.0, 0], [0, 1]], dtype=torch.float64)
+    targets_N = torch.tensor([0, 0, 1])
+    within = (0 + 4 + 1) / 3
+    assert spread(features_NF, targets_N, means_SF).item() == pytest.approx(within - 2)
+    long = spread(2 * features_NF, targets_N, 2 * means_SF)
+    assert long.item() == pytest.approx(4 * (within - 2) + 2 * 3)
+    nobody = spread(features_NF[:0], targets_N[:0], means_SF[:1])
+    assert nobody.item() == 0
+
+
+def test_hiding_s_critic_prefers_the_victim_s_mean_filter() -> None:
+    natural_J = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    hide = Hiding(natural_J, torch.Generator().manual_seed(1), 50)
+    wide_J = 3 * natural_J
+    losses = [float(hide(wide_J.clone().requires_grad_(True)).detach()) for _ in range(50)]
+    sorted_2J = torch.stack((natural_J, wide_J)).sort(1).values / hide.scale
+    with torch.no_grad():
+        natural, wide = hide.detector(sorted_2J).tolist()
+    assert natural > wide
     assert losses[-1] > losses[0]
+
+
+def test_riga_hides_the_mean_filter_and_not_single_weights() -> None:
+    """The same weights in an order that widens their mean over filters: a critic of single weights sees no difference."""
+    model = narrow(64)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        weight = other.get_parameter("0.weight")
+        weight.copy_(weight.flatten().sort().values.reshape(9, 64).T.reshape(weight.shape))
+    assert (
+        mean_filter(other.get_parameter("0.weight")).std()
+        > 3 * mean_filter(model.get_parameter("0.weight")).std()
+    )
+    scheme = Riga("0", bits=8, strength=1e-9, hiding=1.0, rounds=100)
+    found: list[float] = []
+
+    def fit(fresh: nn.Module, data: Examples, **asked: Any) -> nn.Module:
+        found.extend(float(asked["penalty"](live).detach()) for live in [other] * 21)
+        return fresh
+
+    scheme.embed(model, scheme.keygen(task(), Secret.simulated(1), model), task(), fit)
+    assert found[-1] > 1
 
 
 def stacked(**parts: Watermark) -> Stack:
