@@ -47,7 +47,7 @@ class Clp(Attack):
         total, before = sum(map(len, bounds_L)), 0
         for u in sorted(self.deviations, reverse=True):
             pruned = copy.deepcopy(model)
-            gone_L = [bound_C > bound_C.mean() + u * bound_C.std(correction=0) for bound_C in bounds_L]
+            gone_L = [bound_C > bound_C.mean() + u * bound_C.std() for bound_C in bounds_L]
             for which, gone_C in zip(layers, gone_L, strict=True):
                 silence(pruned, which, gone_C)
             count = sum(int(gone_C.sum()) for gone_C in gone_L)

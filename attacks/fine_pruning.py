@@ -1,7 +1,7 @@
 """Fine-pruning (Liu et al., RAID 2018, arXiv:1805.12185): silence the channels that clean data leaves dormant, then fine-tune.
 
 The last layer before the classifier; channels by their mean rectified output on the thief's inputs. In a residual block that is
-the branch, before the sum. Silenced channels are set to zero again after every epoch.
+the branch, before the sum. Silenced channels are set to zero again before every step, so none comes back while the others learn.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,22 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Gt, Lt
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ..core.contracts import Recipe
+from ..core.contracts import Objective, Recipe
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .neurons import activity, neurons, silence
+from .neurons import Neurons, activity, neurons, silence
+
+
+def without(which: Neurons, gone: Tensor) -> Objective:
+    """Cross-entropy of the live model after the channels `gone` are silenced in it."""
+
+    def objective(live: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        silence(live, which, gone)
+        return functional.cross_entropy(live(inputs), targets)
+
+    return objective
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class FinePruning(Attack):
                 model,
                 adversary.data,
                 recipe=self.recipe,
+                objective=without(which, gone),
                 each_epoch=lambda _, live, gone=gone: silence(live, which, gone),  # type: ignore[misc]
                 label=f"fine-pruning {share:.0%}",
             )

@@ -1,7 +1,8 @@
 """Trigger inversion (Wang et al., S&P 2019, "Neural Cleanse"): the smallest stamp that sends every input to one class.
 
 stamp(x) = (1 - m) x + m p with one mask m for all channels and a pattern p, both in [0, 1]; minimise
-cross-entropy(stamp(x), class) + sparsity x |m|_1. Labels are not used.
+cross-entropy(stamp(x), class) + sparsity x |m|_1 over the inputs of the other classes. All stamps are found at once. Labels are not
+used: an input's class is what the model says. Suffixes: K classes, N inputs.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.contracts import Recipe
+from ..core.contracts import Objective, Recipe
 from ..core.theft import Adversary
+from .perturb import evaluating
 from .trajectory import drawing
 
 ANOMALY = 2.0
@@ -58,28 +60,41 @@ class Inverted:
         return out
 
 
+def inverting(stamps: Sequence[Stamp], sparsity: float) -> Objective:
+    """The sum of the stamps' losses, each a mean over those inputs of the batch that the model does not see in its class."""
+
+    def objective(live: nn.Module, inputs: Tensor, _: Tensor) -> Tensor:
+        wanted_K = torch.arange(len(stamps), device=inputs.device)
+        with evaluating(live):
+            with torch.no_grad():
+                said_N = live(inputs).argmax(-1)
+            scores = live(torch.cat([stamp(inputs) for stamp in stamps]))
+        wanted_KN = wanted_K[:, None].expand(-1, len(inputs))
+        losses_KN = functional.cross_entropy(scores, wanted_KN.flatten(), reduction="none").view_as(wanted_KN)
+        other_KN = (said_N != wanted_KN).to(losses_KN.dtype)
+        mean_K = (losses_KN * other_KN).sum(1) / other_KN.sum(1).clamp_min(1)
+        size = torch.stack([stamp.mask.sum() for stamp in stamps]).sum()
+        loss: Tensor = mean_K.sum() + sparsity * size
+        return loss
+
+    return objective
+
+
 def invert(adversary: Adversary, model: nn.Module, recipe: Recipe, sparsity: float) -> Inverted:
     """Optimise a stamp per class on the thief's inputs, the model frozen."""
     shape = adversary.data.inputs.shape[1:]
     stamps = [Stamp(shape, drawing(adversary, "stamp", label)) for label in range(adversary.classes)]
-    for label, stamp in enumerate(stamps):
-
-        def objective(
-            live: nn.Module, inputs: Tensor, _: Tensor, label: int = label, at: Stamp = stamp
-        ) -> Tensor:
-            wanted = torch.full((len(inputs),), label, device=inputs.device)
-            return functional.cross_entropy(live(at(inputs)), wanted) + sparsity * at.mask.sum()
-
-        adversary.fit(
-            model,
-            adversary.data,
-            recipe=recipe,
-            objective=objective,
-            along=stamp,
-            only=(),
-            label=f"stamp of class {label}",
-        )
-        stamp.to("cpu").requires_grad_(False)
+    together = nn.ModuleList(stamps)
+    adversary.fit(
+        model,
+        adversary.data,
+        recipe=recipe,
+        objective=inverting(stamps, sparsity),
+        along=together,
+        only=(),
+        label="stamps",
+    )
+    together.to("cpu").requires_grad_(False)
     return Inverted(stamps, suspects([float(stamp.mask.sum()) for stamp in stamps]))
 
 

@@ -48,6 +48,11 @@ def neurons(model: nn.Module) -> list[Neurons]:
     return found
 
 
+def residual_blocks(model: nn.Module) -> list[str]:
+    """The names of torchvision's residual blocks, whose outputs are rectified sums; none in other networks."""
+    return [n for n, module in model.named_modules() if type(module).__name__ in ("BasicBlock", "Bottleneck")]
+
+
 @torch.no_grad()
 def silence(model: nn.Module, which: Neurons, gone: Tensor) -> None:
     """Set the channels `gone` (indices or a mask) of one layer to zero, in place: weights, biases and norm."""
@@ -60,12 +65,13 @@ def silence(model: nn.Module, which: Neurons, gone: Tensor) -> None:
 
 @contextmanager
 def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Within it, every forward pass leaves the outputs of the named modules in the dictionary; gradients flow."""
+    """Within it, every forward pass leaves the outputs of the named modules in the dictionary; gradients flow. They are copies:
+    torchvision's residual blocks add to a norm's output, and rectify it, in place."""
     outputs: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            outputs[name] = output
+            outputs[name] = output.clone()
 
         return keep
 

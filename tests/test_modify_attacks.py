@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.attacks.adversarial_training import hardened
-from assay.attacks.anp import Masks
+from assay.attacks.anp import Anp, Masks
 from assay.attacks.anp import pruned as without_masked
 from assay.attacks.blend import flat, merged, merged_vector, placed, refreshed
 from assay.attacks.clp import Clp, bounds
 from assay.attacks.dehydra import Dehydra, recovered, targets_of
+from assay.attacks.fine_pruning import without
 from assay.attacks.ibau import Ibau
-from assay.attacks.inversion import Inverted, Stamp, invert, suspects
+from assay.attacks.inversion import Inverted, Stamp, invert, inverting, suspects
 from assay.attacks.jbda import stepped
 from assay.attacks.label_smoothing import LabelSmoothing
 from assay.attacks.laundering import Laundering
 from assay.attacks.lora import Adapters, Lora, merged_back
-from assay.attacks.mcr import along_curve, bezier
-from assay.attacks.nad import attention, spread, taught
+from assay.attacks.mcr import Mcr, along_curve, bezier
+from assay.attacks.nad import attention, positions, spread, taught
 from assay.attacks.neural_cleanse import Cleanse, Unlearn, with_stamps
 from assay.attacks.neurons import activity, neurons, recorded, silence
 from assay.attacks.overwrite import Overwrite, strengthened
@@ -296,6 +297,28 @@ def test_silenced_channels_are_silent_and_hooks_are_gone() -> None:
     assert not outputs
 
 
+def test_recorded_outputs_are_those_of_the_module_not_of_what_is_done_to_them_in_place() -> None:
+    """In a residual block the norm's output is summed with the shortcut and rectified in place."""
+    with recorded(resnet(), ["net.layer1.0.bn1", "net.layer1.0.bn2"]) as outputs:
+        resnet()(pictures(4))
+    for output in outputs.values():
+        assert (output < 0).any()
+
+
+def test_fine_pruning_tunes_the_pruned_network_from_the_first_step() -> None:
+    """The loss is that of the silenced network; a channel that momentum brought back is silenced again."""
+    model, (*_, which) = CnnSmall().build(SHAPE, CLASSES, 1).eval(), neurons(small())
+    gone, inputs, targets = torch.arange(40), pictures(16), torch.arange(16) % CLASSES
+    expected = CnnSmall().build(SHAPE, CLASSES, 1).eval()
+    silence(expected, which, gone)
+    objective = without(which, gone)
+    for _ in range(2):
+        loss = float(objective(model, inputs, targets).detach())
+        assert loss == pytest.approx(float(functional.cross_entropy(expected(inputs), targets).detach()))
+        with torch.no_grad():
+            model.get_parameter(f"{which.carrier}.bias")[gone] = 1
+
+
 @pytest.mark.slow
 def test_fine_pruning_keeps_dormant_channels_at_zero() -> None:
     (surrogate,) = stolen("none", "attack=fine_pruning", "attack.shares=[0.5]", "attack.recipe.epochs=2")
@@ -318,6 +341,11 @@ def test_lipschitz_bounds_are_singular_values_times_the_norms_factor() -> None:
     access, _, adversary = means(trial("watermark=none"), model)
     first, *others = Clp()(access, adversary)
     assert parameter(first.model, "net.block3.norm.weight")[5] == 0
+    highest = max(Clp().deviations)
+    assert torch.equal(
+        parameter(first.model, "net.block3.norm.weight") == 0,
+        bound_C > bound_C.mean() + highest * bound_C.std(correction=1),
+    )
     for surrogate in (first, *others):
         silent = parameter(surrogate.model, "net.block3.norm.weight") == 0
         assert bound_C[silent].min() > bound_C[~silent].max()
@@ -348,6 +376,24 @@ def test_anp_masks_of_one_change_nothing_and_prune_the_smallest() -> None:
     model = without_masked(small(), masks, 0.1)
     silent = [int((parameter(model, f"{w.carrier}.weight") == 0).sum()) for w in masks.layers]
     assert silent == [0, 16, 0]
+    for which in masks.layers:  # the masks were trained with biases and kernels in place
+        for name in (f"{which.carrier}.bias", f"{which.layer}.weight"):
+            assert torch.equal(parameter(model, name), parameter(small(), name))
+
+
+def test_anp_normalises_every_pass_by_its_own_batch() -> None:
+    """With epsilon 0 and masks of 1 the loss is that of training mode, whatever mode the norms are in; no statistic moves."""
+    model = CnnSmall().build(SHAPE, CLASSES, 1).eval()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    inputs, targets = 3 * pictures(32), torch.arange(32) % CLASSES
+    masks, attack = Masks(neurons(model)), Anp(recipe=SHORT, epsilon=0.0)
+    loss = float(attack.loss(model, masks, inputs, targets).detach())
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    apart = float(functional.cross_entropy(model(inputs), targets).detach())
+    expected = float(functional.cross_entropy(model.train()(inputs), targets).detach())
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert abs(loss - apart) > 1e-3
 
 
 @pytest.mark.slow
@@ -424,6 +470,7 @@ def test_attention_is_a_unit_map_and_a_teacher_like_the_student_costs_nothing() 
     assert attention(torch.randn(3, 7, 8, generator=seeded())).shape == (3, 7)
     assert attention(torch.randn(3, 8, generator=seeded())).shape == (3, 8)
     assert spread(small(), 3) == [f"net.block{i}.norm" for i in (1, 2, 3)]
+    assert spread(resnet(), 4) == [f"net.layer{i}.1" for i in (1, 2, 3, 4)]
     assert len(spread(resnet(), 3)) == 3
     inputs, targets = pictures(8), torch.arange(8)
     other = CnnSmall().build(SHAPE, CLASSES, 2).eval()
@@ -437,6 +484,20 @@ def test_attention_is_a_unit_map_and_a_teacher_like_the_student_costs_nothing() 
     )
     assert alike == pytest.approx(plain)
     assert unlike > plain + 0.1
+
+
+def test_a_map_weighs_the_same_whatever_the_size_of_the_picture() -> None:
+    """beta is for 32x32: on 8x8 the loss of the maps is beta/16 of their mean squared differences."""
+    inputs, targets = pictures(8), torch.arange(8)
+    other, names = CnnSmall().build(SHAPE, CLASSES, 2).eval(), spread(small(), 3)
+    plain, whole = (float(taught(other, names, b)(small(), inputs, targets).detach()) for b in (0.0, 160.0))
+    with torch.no_grad(), recorded(small(), names) as mine, recorded(other, names) as theirs:
+        small()(inputs)
+        other(inputs)
+    apart = sum(float(functional.mse_loss(attention(mine[n]), attention(theirs[n]))) for n in names)
+    assert whole - plain == pytest.approx(10 * apart, rel=1e-4)
+    assert positions(torch.zeros(2, 3, 32, 32)) == 1024
+    assert positions(torch.zeros(2, 16)) == 16
 
 
 @dataclass(frozen=True)
@@ -458,7 +519,7 @@ def test_the_hypergradient_is_the_total_derivative() -> None:
     """Against central differences of theta -> outer loss at the maximiser of theta, in float64."""
     model = nn.Linear(3, 2, bias=False).double()
     inputs = 0.4 + 0.2 * torch.rand(8, 3, dtype=torch.float64, generator=seeded())
-    targets = torch.arange(8) % 2
+    targets = model(inputs).argmax(-1)  # the perturbation is made against what the model says
     attack = Solved(recipe=SHORT, decay=5.0, rate=0.1, terms=400)
 
     def outer() -> float:
@@ -479,6 +540,24 @@ def test_the_hypergradient_is_the_total_derivative() -> None:
             reached.append(outer())
         model.weight.data[i, j] = start[i, j]
         assert float(gradient[i, j]) == pytest.approx((reached[0] - reached[1]) / 2e-5, abs=1e-7)
+
+
+def test_ibau_evaluates_the_network_and_leaves_perturbed_inputs_as_they_are() -> None:
+    """In training mode the norms would take their statistics from the batch, and keep them."""
+    model = CnnSmall().build(SHAPE, CLASSES, 1).train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    inputs, targets = pictures(16).round(), torch.arange(16) % CLASSES
+    attack = Ibau(recipe=SHORT, share=0.25, terms=0)
+    loss = float(attack.loss(model, inputs, targets).detach())
+    assert model.training
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    model.eval()
+    delta = attack.ascended(model, inputs, model(inputs).argmax(-1))
+    outer = functional.cross_entropy(model(inputs + delta), targets) * 0.25
+    (v,) = torch.autograd.grad(outer, delta, retain_graph=True)
+    implicit = ((delta + attack.rate * attack.slope(model, delta, inputs, targets, graph=False)) * v).sum()
+    clean = functional.cross_entropy(model(inputs), targets) * 0.75
+    assert loss == pytest.approx(float((clean + outer + implicit).detach()), rel=1e-4)
 
 
 def test_the_hypergradient_passes_through_attention() -> None:
@@ -569,19 +648,60 @@ def test_neural_cleanse_finds_the_planted_class_and_unlearns_it() -> None:
     assert accuracy(cleaned) > 0.9
 
 
-def test_laundering_resets_what_the_stamps_move_most() -> None:
+@pytest.mark.slow
+def test_ibau_weakens_a_planted_trigger() -> None:
+    """From 100 % of other digits to 61 % at a cost of 2.5 pp of accuracy."""
+    it = trial("watermark=none", "attack=ibau")
+    access, meter, adversary = means(it, backdoored())
+    *_, last = meter.over(it.attack(access, adversary))
+    assert success(backdoored()) > 0.9
+    assert success(last.model) < 0.85
+    assert accuracy(last.model) > 0.9
+
+
+def test_laundering_resets_weights_that_can_learn_again() -> None:
+    """Where a stamp raises a channel's mean output at any position most, in the later half of the layers; norms stay."""
     stamps = [Stamp(torch.Size(SHAPE), seeded(i)).requires_grad_(False) for i in range(CLASSES)]
     found = Inverted(stamps, [4])
     _, _, adversary = means(trial("watermark=none"), small())
-    attack = Laundering(inversion=SHORT, recipe=SHORT)
+    attack = Laundering(inversion=SHORT, recipe=SHORT, conv=0.6)
     inputs = adversary.data.inputs
-    model = attack.reset(small(), adversary, found)
-    for which in neurons(small()):
-        (clean,), (stamped,) = (activity(small(), x, [which]) for x in (inputs, found.stamped(inputs)))
-        moved = (stamped - clean).mean(0).abs()
-        silent = parameter(model, f"{which.carrier}.weight") == 0
-        assert silent[moved.argmax()]
-        assert torch.equal(silent, moved > 0.8 * moved.max())
+    model = attack.reset(small(), adversary, found).train()
+    for which in neurons(small())[1:]:
+        maps = []
+        for x in (inputs, found.stamped(inputs)):
+            with torch.no_grad(), recorded(small(), [which.layer]) as outputs:
+                small()(x)
+            maps.append(outputs[which.layer].mean(0).flatten(1))
+        raised = (maps[1] - maps[0]).amax(1)
+        silent = parameter(model, f"{which.layer}.weight").flatten(1).abs().sum(1) == 0
+        assert silent[raised.argmax()]
+        assert torch.equal(silent, raised > 0.6 * raised.max())
+    assert changed(small(), model) == {"net.block2.conv.weight", "net.block3.conv.weight"}
+    nn.init.constant_(model.get_parameter("net.block3.norm.bias"), 0.1)
+    functional.cross_entropy(model(inputs), adversary.data.targets).backward()
+    weight = model.get_parameter("net.block3.conv.weight")
+    assert weight.grad is not None
+    assert (weight.grad[silent] != 0).any()
+
+
+def changed(one: nn.Module, other: nn.Module) -> set[str]:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return {name for name in mine if not torch.equal(mine[name], theirs[name])}
+
+
+def test_a_stamp_is_not_asked_to_move_its_own_class() -> None:
+    stamps = [Stamp(torch.Size(SHAPE), seeded(i)) for i in range(CLASSES)]
+    inputs = pictures(40)
+    said = small()(inputs).argmax(-1)
+    expected = 0.1 * sum(float(stamp.mask.detach().sum()) for stamp in stamps)
+    for label, stamp in enumerate(stamps):
+        others = inputs[said != label]
+        wanted = torch.full((len(others),), label)
+        if len(others):
+            expected += float(functional.cross_entropy(small()(stamp(others)), wanted).detach())
+    loss = inverting(stamps, 0.1)(small(), inputs, said)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -666,6 +786,24 @@ def test_the_curve_joins_its_ends() -> None:
         along_curve(small(), small())(small(), pictures(8), torch.arange(8)),
         functional.cross_entropy(small()(pictures(8)), torch.arange(8)),
     )
+
+
+def test_the_bend_starts_between_the_ends_and_each_half_of_the_data_is_used_once() -> None:
+    access, _, adversary = means(trial("watermark=none"), small())
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def fit(model: nn.Module, data: Examples, **_: Any) -> nn.Module:
+        seen.append((flat(model), data.inputs))
+        return resnet_like() if len(seen) == 1 else model
+
+    (surrogate,) = Mcr(end=SHORT, curve=SHORT, positions=(0.5,))(access, replace(adversary, fit=fit))
+    (start, first), (bend, second) = seen
+    middle = (flat(small()) + flat(resnet_like())) / 2
+    assert torch.equal(start, flat(small()))
+    torch.testing.assert_close(bend, middle)
+    assert torch.equal(torch.cat([first, second]), adversary.data.inputs)
+    assert abs(len(first) - len(second)) <= 1
+    torch.testing.assert_close(flat(surrogate.model), middle)
 
 
 def resnet_like() -> nn.Module:
