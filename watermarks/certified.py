@@ -84,8 +84,9 @@ class Certified(TargetMark):
 
     per_batch: Annotated[int, Ge(1)] = 8
     """Triggers beside every batch."""
-    sigma: Annotated[float, Gt(0)] = 0.1
-    """Largest noise on the weights, and that of the certificate; 1 in the paper."""
+    sigma: Annotated[float, Gt(0)] = 0.05
+    """Largest noise on the weights, and that of the certificate; 1 in the paper. With 0.1 resnet18 loses 78 points of accuracy on
+    digits, 0.3 with 0.05. A plain trigger set of cnn_small has a certificate by itself at 0.05, and none at 0.1."""
     levels: Annotated[int, Ge(1)] = 4
     """Noises sigma j / levels, j = 0 .. levels; 20 levels of .05 in the official code."""
     draws: Annotated[int, Ge(1)] = 1
