@@ -310,7 +310,7 @@ def test_deepsigns_reads_one_mean_for_all_keys_of_an_owner_and_leaves_no_hooks()
     keys = [trial("deepsigns").watermark.keygen(task(), Secret.simulated(k), victim()) for k in range(5)]
     trial("deepsigns").watermark.score(Suspects([model]), [key, *keys])
     hook.remove()
-    assert counted == [320]
+    assert counted == [160]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
