@@ -61,7 +61,9 @@ def randomisation_log10_p(score: ArrayLike, null_scores: ArrayLike) -> Floats:
     """
     null = np.asarray(null_scores, dtype=np.float64)
     exceed = (~(null < np.asarray(score, dtype=np.float64)[..., None])).sum(-1)
-    return np.asarray(np.log10((1.0 + exceed) / (1.0 + null.shape[-1])))
+    # By math, as declared rates are: numpy's logarithm differs from it in the last digit on some processors.
+    count = 1 + null.shape[-1]
+    return np.array([math.log10((1 + more) / count) for more in range(count)])[exceed]
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
