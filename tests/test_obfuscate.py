@@ -256,11 +256,12 @@ def test_a_marks_owner_who_reads_canonical_forms_finds_the_obfuscated_copy() -> 
 
 @pytest.mark.slow
 def test_a_mark_in_the_canonical_form_outlives_every_move_and_not_fine_tuning() -> None:
-    """Measured: each copy shows the very same bits; but training on moves channels past each other, and they are gone."""
+    """Measured: each copy shows the very same bits; but training on at .05 moves channels past each other, and they are gone (log10
+    p -.0, -.1, -.5 of seeds 0, 1, 2; at .01 between -12 and -24)."""
     it, owned = build("watermark=canonical", "trainer.progress=false"), marked("canonical")
     copies = [obfuscated(owned.marked, moves, "clique") for moves in MOVES.values()]
     tuned = it.trainer("thief")(
-        owned.marked, it.task.attacker, recipe=replace(it.task.recipe, lr=0.01, epochs=5)
+        owned.marked, it.task.attacker, recipe=replace(it.task.recipe, lr=0.05, epochs=5)
     )
     scores = it.watermark.score(Suspects([owned.marked, *copies, tuned]), [owned.key])
     assert scores.log10_p_MK is not None
