@@ -28,11 +28,6 @@ def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return gradient
 
 
-def stepped_to(model: nn.Module, inputs: Tensor, targets: Tensor, step: float) -> Tensor:
-    """One sign step towards the target classes, clipped to [0, 1] (targeted FGSM)."""
-    return (inputs - step * input_gradient(model, inputs, targets).sign()).clamp(0, 1)
-
-
 def adversarial(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float, steps: int) -> Tensor:
     """Within epsilon of the inputs in every pixel, away from the targets: a random start by the global generator, steps of
     2.5 epsilon / steps. The model evaluates meanwhile."""
