@@ -63,7 +63,8 @@ def randomisation_log10_p(score: ArrayLike, null_scores: ArrayLike) -> Floats:
     exceed = (~(null < np.asarray(score, dtype=np.float64)[..., None])).sum(-1)
     # By math, as declared rates are: numpy's logarithm differs from it in the last digit on some processors.
     count = 1 + null.shape[-1]
-    return np.array([math.log10((1 + more) / count) for more in range(count)])[exceed]
+    ranks = np.array([math.log10((1 + more) / count) for more in range(count)])
+    return np.asarray(ranks[exceed])
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
