@@ -202,7 +202,7 @@ def test_the_student_learns_from_fresh_batches_and_the_generator_asks_before_its
         taught.append(data)
         return model
 
-    list(DataFree(budget=240, rounds=2, batch=10)(access, replace(adversary, fit=fit)))  # type: ignore[arg-type]
+    list(DataFree(budget=240, rounds=2, batch=10)(access, replace(adversary, fit=fit)))
     assert [len(part) for part in access.inputs] == [10] * 21
     assert [len(data) for data in taught] == [50, 150]
     fresh = [part for i, part in enumerate(access.inputs) if i % 7 > 1]

@@ -211,8 +211,8 @@ def test_deepjudge_starts_from_noise_and_does_not_project() -> None:
     task = replace(trial("none").task, test=Examples(inputs, torch.zeros(400, dtype=torch.int64)))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     with torch.no_grad():
-        model[1].weight.copy_(torch.stack((-torch.ones(64), torch.ones(64))))
-        model[1].bias.copy_(torch.tensor([34.0, -34.0]))
+        model.get_parameter("1.weight").copy_(torch.stack((-torch.ones(64), torch.ones(64))))
+        model.get_parameter("1.bias").copy_(torch.tensor([34.0, -34.0]))
     scheme = RobD(queries=100, epsilon=0.2, step=0.01)
     moved, labels = scheme.cases(model, task, torch.Generator().manual_seed(0))
     start = moved.double() / 255 - 0.6
@@ -223,7 +223,8 @@ def test_deepjudge_starts_from_noise_and_does_not_project() -> None:
 
 def test_the_victim_gets_none_of_its_test_cases_right() -> None:
     key: Any = key_of("deepjudge_robd")
-    assert len(key.labels_N) == trial("deepjudge_robd").watermark.queries
+    scheme: Any = trial("deepjudge_robd").watermark
+    assert len(key.labels_N) == scheme.queries
     assert not (logits(victim(), key.inputs_N.float() / 255).argmax(1) == key.labels_N).any()
 
 

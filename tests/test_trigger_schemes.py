@@ -183,13 +183,14 @@ def test_app_normalises_by_clean_inputs_at_the_weights_it_moved_to() -> None:
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
     ).double()
     inputs, labels = torch.rand(9, 1, 6, 6).double(), torch.tensor([2, 1, 0])
-    scheme = replace(trial("app").watermark, epsilon=0.5)
-    assert isinstance(scheme, App)
+    found = trial("app").watermark
+    assert isinstance(found, App)
+    scheme = replace(found, epsilon=0.5)
     first = scheme.moved_loss(model, inputs, labels)
     scaled = copy.deepcopy(model)
     with torch.no_grad():
-        scaled[0].weight.mul_(50)
-        scaled[0].bias.mul_(50)
+        for part in ("0.weight", "0.bias"):
+            scaled.get_parameter(part).mul_(50)
     second = scheme.moved_loss(scaled, inputs, labels)
     torch.testing.assert_close(
         second, first, rtol=1e-3, atol=0
@@ -242,8 +243,8 @@ def test_the_rehearsed_step_takes_its_statistics_from_the_clean_inputs() -> None
     inputs, answers = torch.rand(9, 1, 6, 6).double(), torch.rand(6, 3).double().softmax(1)
     grown = copy.deepcopy(young)
     with torch.no_grad():
-        grown[0].weight.mul_(50)
-        grown[0].bias.mul_(50)
+        for part in ("0.weight", "0.bias"):
+            grown.get_parameter(part).mul_(50)
     found = [Stolen(thief, inputs[:6], answers).after(1e-9, inputs[6:]) for thief in (young, grown)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-3)  # 1e-5 within the root of batch norm is not scaled
     assert young[1].num_batches_tracked == 0, "nothing is learnt"

@@ -387,7 +387,7 @@ def test_riga_hides_the_mean_filter_and_not_single_weights() -> None:
         found.extend(float(asked["penalty"](live).detach()) for live in [other] * 21)
         return fresh
 
-    scheme.embed(model, scheme.keygen(task(), Secret.simulated(1), model), task(), fit)
+    scheme.embed(model, scheme.keygen(task(), Secret.simulated(1), model), task(), fit)  # type: ignore[arg-type]
     assert found[-1] > 1
 
 
