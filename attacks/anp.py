@@ -8,7 +8,6 @@ has the stolen model's running statistics.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from torch.nn import functional
 from ..core.contracts import Recipe
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from .neurons import Neurons, neurons
+from .perturb import in_mode
 
 
 class Masks(nn.Module):
@@ -48,18 +48,6 @@ class Masks(nn.Module):
             if isinstance(bias, Tensor):
                 out[f"{which.carrier}.bias"] = bias * (1 + xi)
         return out
-
-
-@contextmanager
-def training(model: nn.Module) -> Iterator[None]:
-    """In training mode within; every module is left in the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ class Anp(Attack):
             return functional.cross_entropy(functional_call(live, state, (inputs,)), targets)
 
         none = [torch.zeros(2, len(mask), device=mask.device) for mask in masks.masks]
-        with training(live):
+        with in_mode(live, training=True):
             return self.alpha * at(none) + (1 - self.alpha) * at(self.worst(at, none))
 
     def worst(self, at: Callable[[Sequence[Tensor]], Tensor], none: list[Tensor]) -> list[Tensor]:

@@ -19,22 +19,20 @@ from ..core.contracts import Recipe
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from .inversion import Inverted, invert
 from .neural_cleanse import with_stamps
-from .neurons import Neurons, channels_last, neurons, recorded
+from .neurons import Neurons, neurons, read_off
 from .trajectory import followed
 
 Share = Annotated[float, Gt(0), Le(1)]
 
 
-@torch.no_grad()
 def mean_outputs(model: nn.Module, inputs: Tensor, layers: Sequence[Neurons]) -> list[Tensor]:
     """Per layer (positions, C): its own output, before norm and rectifier, averaged over the inputs."""
-    with recorded(model, [which.layer for which in layers]) as outputs:
-        parts = []
-        for part in torch.split(inputs, 256):
-            model(part)
-            sums = [channels_last(outputs[which.layer]).sum(0) for which in layers]
-            parts.append([total.reshape(-1, total.shape[-1]) for total in sums])
-    return [torch.stack(column).sum(0) / len(inputs) for column in zip(*parts, strict=True)]
+
+    def total(output: Tensor) -> Tensor:
+        return output.sum(0).reshape(1, -1, output.shape[-1])
+
+    sums = read_off(model, inputs, [which.layer for which in layers], total)
+    return [parts.sum(0) / len(inputs) for parts in sums]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A batch norm that directly follows a layer belongs to its channels; where there 
 Suffixes: N examples, C channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,14 +89,23 @@ def channels_last(output: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def activity(model: nn.Module, inputs: Tensor, layers: Sequence[Neurons]) -> list[Tensor]:
-    """Per layer (N, C): each channel's mean over positions of its rectified output. The model is in eval mode."""
-    with recorded(model, [which.carrier for which in layers]) as outputs:
+def read_off(
+    model: nn.Module, inputs: Tensor, names: Sequence[str], reading: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """Per named module what `reading` makes of its outputs, channels last, for 256 inputs at a time, one part below the other. The
+    model is in eval mode."""
+    with recorded(model, names) as outputs:
         parts = []
         for part in torch.split(inputs, 256):
             model(part)
-            rectified = [channels_last(outputs[which.carrier]).relu() for which in layers]
-            parts.append(
-                [tensor.flatten(1, -2).mean(1) if tensor.ndim > 2 else tensor for tensor in rectified]
-            )
+            parts.append([reading(channels_last(outputs[name])) for name in names])
     return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def activity(model: nn.Module, inputs: Tensor, layers: Sequence[Neurons]) -> list[Tensor]:
+    """Per layer (N, C): each channel's mean over positions of its rectified output."""
+
+    def rectified(output: Tensor) -> Tensor:
+        return output.relu().flatten(1, -2).mean(1) if output.ndim > 2 else output.relu()
+
+    return read_off(model, inputs, [which.carrier for which in layers], rectified)

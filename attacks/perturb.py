@@ -1,7 +1,7 @@
 """Perturbed inputs in [0, 1]: sign steps of projected gradient descent (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,19 @@ from torch.nn import functional
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode within; every module is left in the mode it had."""
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """In training or eval mode within; every module is left in the mode it had."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
+    return in_mode(model, training=False)
 
 
 def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

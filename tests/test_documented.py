@@ -17,6 +17,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\)")
 START = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?assay (?=[a-z])")
 ELSEWHERE = re.compile(r"key=|launcher\.|launcher=|hydra|scale=|seeds=|.*glob\(|.*=[A-Z]+$")
 """Words that are no settings of a trial or name a file, sweeps over everything, and names that stand for others."""
@@ -55,3 +56,14 @@ def test_it_is_understood(page: str, command: str, capsys: pytest.CaptureFixture
         return
     with composer() as compose:
         compose([re.sub(r",.*", "", word) for word in settings])
+
+
+def test_every_link_leads_to_a_file() -> None:
+    """Of the pages and of the reports on papers, whose records are replaced when they are measured again."""
+    pages = [*PAGES, *(ROOT / "results").rglob("*.md")]
+    links = [(page, link) for page in pages for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    missing = [
+        f"{page.relative_to(ROOT)}: {link}" for page, link in links if not (page.parent / link).exists()
+    ]
+    assert not missing, missing
+    assert len(links) > 200

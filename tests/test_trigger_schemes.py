@@ -362,7 +362,7 @@ def test_a_class_with_few_pictures_is_filled_up_from_the_others() -> None:
 
 def test_a_network_with_few_layers_cannot_be_entangled_in_many() -> None:
     it = trial("ewe", "model=mlp")
-    with pytest.raises(NotApplicable, match=r"2 layers before its head, 3 .* set watermark\.layers=2"):
+    with pytest.raises(NotApplicable, match=r"2 blocks, .* 3 are asked for; set watermark\.layers=2"):
         it.watermark.keygen(it.task, SECRET, it.task.fresh(1))
 
 

@@ -25,7 +25,7 @@ from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 from assay.watermarks.activations import features_of, with_features
 from assay.watermarks.adi import Adi
-from assay.watermarks.deepsigns import DeepSigns, spread
+from assay.watermarks.deepsigns import DeepSigns, first_of_each, spread
 from assay.watermarks.greedy_residuals import GreedyResiduals, residuals
 from assay.watermarks.neuralmark import GRID, HashKey, NeuralMark, hash_bits, kept, pool, whole_matrix
 from assay.watermarks.parameter import mean_filter
@@ -301,6 +301,12 @@ def test_permuted_inputs_of_the_marked_layer_kill_mean_filters_too() -> None:
         scores = trial(name).watermark.score(Suspects([moved]), [key])
         assert scores.log10_p_MK is not None
         assert scores.log10_p_MK[0, 0] > -3
+
+
+def test_deepsigns_needs_classes() -> None:
+    ids = torch.zeros(4, 3, dtype=torch.int64)
+    with pytest.raises(NotApplicable, match="means of classes"):
+        first_of_each(Examples(ids, ids), 2, 1)
 
 
 def test_deepsigns_reads_one_mean_for_all_keys_of_an_owner_and_leaves_no_hooks() -> None:

@@ -49,7 +49,7 @@ def successes(
     if kept < count:
         raise NotApplicable(
             f"{kept} of the {len(seeds)} held-out inputs that the victim gets right take it to another class when attacked, "
-            f"{count} are needed; set watermark.queries={kept} or a larger watermark.step"
+            f"{count} are needed; set {f'watermark.queries={kept} or ' if kept > 1 else ''}a larger watermark.step"
         )
     every = functools.reduce(Examples.join, found)
     return every.inputs[:count], every.targets[:count]

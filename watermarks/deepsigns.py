@@ -173,7 +173,9 @@ def spread(features_NF: Tensor, targets_N: Tensor, means_SF: Tensor) -> Tensor:
 
 
 def first_of_each(data: Examples, classes: int, count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` inputs of each class (T, ...), and their labels. NotApplicable when there are fewer."""
+    """The first `count` inputs of each class (T, ...), and their labels. NotApplicable when there are fewer, or no classes."""
+    if data.targets.ndim != 1:
+        raise NotApplicable("deepsigns marks the means of classes, and a language model's data have none")
     found = int(torch.bincount(data.targets, minlength=classes)[:classes].min())
     if found < count:
         raise NotApplicable(

@@ -27,7 +27,7 @@ def inner_readers(model: nn.Module, count: int) -> list[str]:
     inner = [*(name for name in blocks(model) if not first.startswith(f"{name}.")), head(model)]
     if len(inner) < count:
         raise NotApplicable(
-            f"the network has {len(inner)} layers before its head, {count} are to be entangled; "
+            f"the network has {len(inner)} blocks, its head among them, whose input could be read, {count} are asked for; "
             f"set watermark.layers={len(inner)}"
         )
     return inner[-count:]
