@@ -12,11 +12,16 @@ from assay.leaderboard.scores import scores
 from assay.leaderboard.view import view
 
 
+def undeployed() -> list[Record]:
+    """The real records, as a version before deployments wrote them."""
+    return [{name: value for name, value in r.items() if name != "deployment"} for r in pages.quick()]
+
+
 def record(
     deployment: str, curve: list[tuple[int, float]], seed: int = 0, adversary: str = "standard", **told: Any
 ) -> Record:
     """A theft of uchida, with such points of queries and fidelity."""
-    base = pages.found(pages.quick(), "uchida", "distill")
+    base = pages.found(undeployed(), "uchida", "distill")
     made = pages.renamed(base, seed, attack="steal", deployment=deployment, adversary=adversary)
     point = base["curve"][0]
     points = [{**point, "agreement": f, "cost": {**point["cost"], "queries": q}} for q, f in curve]
@@ -83,7 +88,7 @@ def test_who_is_hindered_or_helped_is_no_baseline(told: Record) -> None:
 
 
 def test_a_row_per_deployment() -> None:
-    ((_, found),) = rows([SLOW, FREE, {**STOPPED}, pages.quick()[0]]).items()
+    ((_, found),) = rows([SLOW, FREE, {**STOPPED}, undeployed()[0]]).items()
     assert [row["deployment"] for row in found] == ["api_scores", "monitored_mmd"]
     free, watched = found
     assert (free["trials"], free["watched"], free["benign_fpr_worst"], free["cost_multiplier"]) == (
@@ -114,14 +119,14 @@ def test_thieves_who_never_get_there_have_no_number() -> None:
 
 
 def test_records_without_deployments_say_nothing() -> None:
-    assert summary(pages.quick(), {}) == NONE
-    assert rows(pages.quick()) == {}
-    (row, *_) = scores(pages.quick())
+    assert summary(undeployed(), {}) == NONE
+    assert rows(undeployed()) == {}
+    (row, *_) = scores(undeployed())
     assert {name: row[name] for name in NONE} == NONE
 
 
 def test_the_page_and_the_ranking_have_the_columns() -> None:
-    records = [*pages.quick(), FREE, SLOW, STOPPED]
+    records = [*undeployed(), FREE, SLOW, STOPPED]
     shown = [board["deployments"] for board in view(records)["boards"]]
     assert sum(map(len, shown)) == 2
     ranked = next(row for row in scores(records) if row["clone_fidelity"] is not None)
