@@ -45,7 +45,7 @@ SURVIVAL = """## What survives what
 2 pp of the marked model's accuracy (against an accuser: his key finds nothing). Removed: some such model carries none. Forged: an
 accuser's key finds the marked model. Too costly: no stolen model stays within 2 pp. Undecided: the null is too small. No number:
 scheme and attack do not fit, or the deployment denies what the attack needs. Links lead to the records; `assay board --runs
-results/digits` shows every cell. Cells of older code: results/README.md.
+results/digits` shows every cell.
 """
 
 ELSEWHERE = """## Do the defaults hold elsewhere?
