@@ -82,6 +82,11 @@ class Matrix:
         return [self.NULLS + i for i, kind in enumerate(self.kinds) if kind != "rival"]
 
     @property
+    def readable(self) -> list[int]:
+        """Of nobody's, those that the scheme can read: a model without the marked layer is no draw from the null."""
+        return [row for row in self.nobodys if not np.isnan(self.scores.statistic_MK[row]).all()]
+
+    @property
     def rivals(self) -> list[int]:
         return [self.NULLS + i for i, kind in enumerate(self.kinds) if kind == "rival"]
 
@@ -106,17 +111,21 @@ class Matrix:
     def size(self) -> dict[str, int] | None:
         """How often strangers' keys claim models of nobody at the declared rate: what the exact tail promises, observed. None
         without one. Cells of one key, or of one model, are not independent."""
-        if self.scores.log10_p_MK is None:
-            return None
-        p = self.scores.log10_p_MK[np.ix_(self.nobodys, list(self.randoms))]
-        return {"cells": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
+        found = self._exact_claims(list(self.randoms))
+        return None if found is None else {"cells": found[0], "claims": found[1]}
 
     def claimed(self, key: int) -> dict[str, int | None]:
-        """How many models of nobody an accuser's key claims by the exact tail; None without one."""
+        """How many readable models of nobody an accuser's key claims by the exact tail; None without one."""
+        found = self._exact_claims([key])
+        return {"models": len(self.readable), "claims": None if found is None else found[1]}
+
+    def _exact_claims(self, keys: Sequence[int]) -> tuple[int, int] | None:
+        """Readable cells of nobody's models and these keys, and in how many the exact tail says owned; None without a tail."""
         if self.scores.log10_p_MK is None:
-            return {"models": len(self.nobodys), "claims": None}
-        p = self.scores.log10_p_MK[self.nobodys, key]
-        return {"models": p.size, "claims": int((p <= math.log10(self.fpr)).sum())}
+            return None
+        cells = np.ix_(self.readable, list(keys))
+        p = self.scores.log10_p_MK[cells][~np.isnan(self.scores.statistic_MK[cells])]
+        return p.size, int((p <= math.log10(self.fpr)).sum())
 
 
 def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key]) -> Scores:

@@ -112,6 +112,12 @@ def ranking(rows: Iterable[Record], console: Console) -> None:
             f"{row['survived']}/{row['decided']}" if row["decided"] else "-",
             p_value(row["weakest_log10_p"]) if found else "-",
             row["weakest_attack"] if found else "-",
-            "clean" if not row["false_claims"] else f"[red]{row['false_claims']} false[/]",
+            _controls(row),
         )
     console.print(table)
+
+
+def _controls(row: Record) -> str:
+    if row["false_claims"]:
+        return f"[red]{row['false_claims']} false[/]"
+    return f"{row['claims_on_rivals']} on rivals" if row["claims_on_rivals"] else "clean"

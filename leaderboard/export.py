@@ -60,6 +60,7 @@ COUNTS = {
         "not_applicable",
         "failed",
     ),
+    *("cells", "board_cells", "controls", "claims_on_rivals"),
     *("false_claims", "seeds", "rank", "tied_best", "tied_worst", "tpr_seeds", "tpr_equals", "forging_seeds"),
     *("forging_equals", "bits", "size_cells", "alarmed", "watched", "cost_never", "cost_trials"),
 }

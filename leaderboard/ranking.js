@@ -39,7 +39,8 @@ function intervalBar(row, name) {
 }
 
 function identity() {
-  const rank = (row) => row.rank ?? "–";
+  const few = (row) => `${row.cells} of the ${row.board_cells} attacks that this board decides: too few for a rank`;
+  const rank = (row) => row.rank ?? el("span", { title: row.decided ? few(row) : "nothing decided" }, "–");
   return [
     numeric("rank", "#", rank, { up: true, fixed: true, value: (row) => row.rank }),
     { field: "watermark", title: "scheme", show: (row) => schemeLink(row.watermark) },
@@ -59,7 +60,10 @@ const costColumn = numeric("cost_pp", "owner’s cost", (row) => (known(row.cost
 const survivalColumn = numeric("survival_least", "worst attack", (row) => intervalBar(row, "survival"), {
   hint: "Rate at which thefts within the budget are still proved under the worst attack, with its exact 95 % interval",
 });
-const forgedColumn = (row) => (row.false_claims ? el("strong", { class: "alarm" }, row.false_claims) : "none");
+/** Claims on rivals' models and marks, where the null holds none of theirs, speak against the null: shown, and not of this scheme. */
+const rivals = (row) => (row.claims_on_rivals ? `${row.claims_on_rivals} of rivals` : "");
+const forgedColumn = (row) =>
+  row.false_claims ? el("strong", { class: "alarm" }, row.false_claims) : el("span", {}, "none", rivals(row) && el("small", {}, rivals(row)));
 
 function weakColumns() {
   return [
@@ -70,7 +74,8 @@ function weakColumns() {
   ];
 }
 
-const reliability = () => [numeric("false_claims", "false claims", forgedColumn), counted("seeds", "seeds")];
+const claimHint = "Controls in which ownership was found; of rivals: on their models or with their keys, where no null model is a rival's";
+const reliability = () => [numeric("false_claims", "false claims", forgedColumn, { hint: claimHint }), counted("seeds", "seeds")];
 
 function outcomeColumns(rows) {
   const forged = rows.some((row) => row.forged) ? [counted("forged", "forged")] : [];

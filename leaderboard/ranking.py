@@ -9,10 +9,12 @@ A trial's outcome is read off its curve within the accuracy budget (2 pp of one-
 and otherwise blocked, not_applicable or failed, as its record says; those are shown and never scored.
 
 A board holds trials of one class: the same task, model, adversary and verification. On it a scheme's score is its
-worst attack, the share of seeds it survived; the share of all decided trials orders equal worst cases, and a false
-claim in a negative control puts a scheme behind all that made none.
+worst attack, the share of seeds it survived; the share of all decided trials orders equal worst cases. A worst case over few
+attacks is no match for one over many: a scheme with less than half of the attacks that the board decides has no rank. False
+claims in more negative controls than the declared rate explains put a scheme behind all others.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -23,6 +25,12 @@ BOARD = ("task", "model", "adversary", "verification")
 OUTCOMES = ("survives", "removed", "forged", "undecided", "too_costly", "blocked", "not_applicable", "failed")
 CONTROL = "none"
 """The watermark that is none: shown, never ranked."""
+DECIDED = ("survives", "removed", "forged")
+COVERAGE = 0.5
+"""Of the attacks and deployments that a board decides for any scheme, the share that a rank asks for."""
+SIGNIFICANT = 0.05
+"""Of false claims against the declared rate, in one scheme."""
+OF_RIVALS = ("marked_by_rival", "key_of_rival")
 
 
 def labelled(record: Record) -> Record:
@@ -82,15 +90,24 @@ def _claim_outcome(record: Record) -> tuple[str, float | None]:
     return ("undecided" if None in verdicts else "survives"), strongest
 
 
-def claims(record: Record) -> set[str]:
-    """The negative controls in which ownership was found. A control may be null: a fingerprint's unmarked model is its victim."""
-    controls = record.get("controls", {})
-    return {name for name, found in controls.items() if found is not None and found["detected"] is True}
+def controls(record: Record, covered: bool = True) -> dict[str, bool]:
+    """Whether ownership was found, by decided negative control; a control may be null: a fingerprint's unmarked model is its
+    victim. Where models decide and none is a rival's, the null says nothing of rivals' models and marks: those are not `covered`."""
+    found = {name: c for name, c in record.get("controls", {}).items() if c and c["detected"] is not None}
+    return {name: c["detected"] for name, c in found.items() if _covered(name, c) == covered}
 
 
-def false_claims(record: Record) -> int:
-    """Negative controls in which ownership was found."""
-    return len(claims(record))
+def _covered(name: str, control: Record) -> bool:
+    of_nobody = control.get("source") == "independent_models" and not control.get("rivals")
+    return not (name in OF_RIVALS and of_nobody)
+
+
+def accuses(claimed: int, tried: int, fpr: float | None) -> bool:
+    """Whether so many false claims in so many controls refute the declared rate (exact binomial test, 5 %)."""
+    if not claimed or fpr is None:
+        return False
+    fewer = sum(math.comb(tried, k) * fpr**k * (1 - fpr) ** (tried - k) for k in range(claimed))
+    return 1 - fewer < SIGNIFICANT
 
 
 def board_of(record: Record) -> tuple[str, ...]:
@@ -112,12 +129,24 @@ def is_claim(record: Record) -> bool:
 
 
 def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
-    """A row per board and scheme, best first. Equal results share a rank; schemes without a decided trial come last, with none."""
-    rows = [_row(members, budget) for members in schemes(records).values()]
+    """A row per board and scheme, best first. Equal results share a rank; schemes that too few attacks decide come last, with
+    none. cells: how many attacks and deployments decide the scheme; board_cells: any scheme of its board."""
+    groups = schemes(records)
+    rows = [_row(members, budget) for members in groups.values()]
+    cells: dict[tuple[str, ...], set[tuple[str, str]]] = defaultdict(set)
+    for (*board, _), members in groups.items():
+        cells[tuple(board)] |= _decided(members, budget)
+    for row in rows:
+        row["board_cells"] = len(cells[_board(row)])
     for row in rows:
         better = sum(_board(other) == _board(row) and _merit(other) > _merit(row) for other in rows)
-        row["rank"] = better + 1 if row["decided"] else None
+        row["rank"] = better + 1 if _merit(row)[0] else None
     return sorted(rows, key=lambda row: (_board(row), [-value for value in _merit(row)], row["watermark"]))
+
+
+def _decided(records: list[Record], budget: float) -> set[tuple[str, str]]:
+    found = (r for r in records if outcome(r, budget)[0] in DECIDED)
+    return {(r["choices"]["attack"], r["choices"].get("deployment", "")) for r in found}
 
 
 def _board(row: Record) -> tuple[str, ...]:
@@ -127,9 +156,17 @@ def _board(row: Record) -> tuple[str, ...]:
 def _merit(row: Record) -> tuple[float, ...]:
     """Larger is better. Of equal shares, the one over more survived trials."""
     if not row["decided"]:
-        return (False,)
+        return False, False
+    ranked = row["cells"] >= COVERAGE * row["board_cells"]
     share = row["survived"] / row["decided"]
-    return True, not row["false_claims"], row["worst"], share, row["survived"]
+    return (
+        ranked,
+        True,
+        not accuses(row["false_claims"], row["controls"], row["fpr"]),
+        row["worst"],
+        share,
+        row["survived"],
+    )
 
 
 def _row(records: list[Record], budget: float) -> Record:
@@ -141,21 +178,29 @@ def _row(records: list[Record], budget: float) -> Record:
     evidence = [(p, r["choices"]["attack"]) for r, _, p in found if p is not None and not is_claim(r)]
     unseeing = [kept for record in records if (kept := blind(record, budget)) is not None]
     weakest, attack = max(evidence, default=(None, None), key=lambda pair: pair[0])
+    # A seed's controls are the same under every attack: each counts once.
+    tried, beyond = (
+        {(r["seed"], name): found for r in done for name, found in controls(r, covered).items()}
+        for covered in (True, False)
+    )
     return {
         **dict(zip(BOARD, board_of(records[0]), strict=True)),
         "watermark": records[0]["choices"]["watermark"],
         **{name: declared.get(name) for name in ("family", "reads", "derivation", "paper")},
         "cost_pp": _cost(done),
         "survived": counts["survives"],
-        "decided": counts["survives"] + counts["removed"] + counts["forged"],
+        "decided": sum(counts[name] for name in DECIDED),
+        "cells": len(_decided(records, budget)),
         **{name: counts[name] for name in OUTCOMES[1:]},
         "worst": _worst(found),
         "blind_survived": sum(unseeing),
         "blind_decided": len(unseeing),
         "weakest_log10_p": weakest,
         "weakest_attack": attack,
-        # A seed's controls are the same under every attack: each counts once.
-        "false_claims": len({(record["seed"], name) for record in done for name in claims(record)}),
+        "false_claims": sum(tried.values()),
+        "controls": len(tried),
+        "fpr": next((r["marked"]["fpr"] for r in done), None),
+        "claims_on_rivals": sum(beyond.values()),
         "seeds": len({record["seed"] for record in done}),
     }
 
@@ -170,7 +215,7 @@ def _worst(found: list[tuple[Record, str, float | None]]) -> float | None:
     """The smallest share of decided trials survived under any attack and deployment; None where nothing was decided."""
     survived: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for record, result, _ in found:
-        if result in ("survives", "removed", "forged"):
+        if result in DECIDED:
             attack = record["choices"]["attack"], record["choices"].get("deployment", "")
             survived[attack].append(result == "survives")
     return min((sum(trials) / len(trials) for trials in survived.values()), default=None)

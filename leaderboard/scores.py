@@ -1,6 +1,6 @@
 """A scheme's scores, one flat row per board and scheme: the ranking's columns (ranking.py) and those of docs/statistics.md.
 
-Intervals are at 95 %: `_low` and `_high` beside a score; `_least` and `_most` bound it where trials are undecided. None: not
+Intervals are at 95 %: `_low` and `_high` beside a score, none where seeds are too few for one (compare.py); `_least` and `_most` bound it where trials are undecided. None: not
 measured, or not estimable. What a seed has once (its marked model, its controls) is counted once, not once per attack.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .compare import DRAWS, Interval, area_intervals, ranks, worst_interval
+from .compare import DRAWS, Interval, area_intervals, mean_interval, ranks, worst_interval
 from .deployed import baselines, summary
 from .frontier import Floats, Rate, areas, cell_of, forging, forging_verdict, survival, thefts, worst
 from .ranking import BOARD, BUDGET, Record, is_claim, losses, ranking, schemes
@@ -60,7 +60,7 @@ def _scores(records: list[Record], draws: int, seed: int) -> Record:
     for name, upto, interval in zip(("area_narrow", "area_wide"), (BUDGET, WIDE), intervals, strict=True):
         out |= _named(name, ("least", "most", *EXACT), (*areas(found, upto), *interval))
     done = sorted((r for r in records if r["status"] == "ok"), key=lambda record: str(record["id"]))
-    return out | _separation(done, draws, seed) | _costs(done, draws, seed) | _message(done) | _size(done)
+    return out | _separation(done, draws, seed) | _costs(done) | _message(done) | _size(done)
 
 
 def _rate(name: str, rate: Rate) -> Record:
@@ -118,7 +118,7 @@ def _above(found: Record, record: Record, null: str | None) -> float:
     return float(1 - (result["exceed"] - equal / 2) / result["count"])
 
 
-def _costs(done: list[Record], draws: int, seed: int) -> Record:
+def _costs(done: list[Record]) -> Record:
     """pp of accuracy (the mean is the ranking's cost_pp), seconds, and what one verification takes where records tell."""
     cost_S = _once(done, lambda r: 100 * (r["owner"]["unmarked_accuracy"] - r["marked"]["accuracy"]))
     seconds_S = _once(done, lambda r: r["owner"]["embedding_seconds"])
@@ -128,7 +128,7 @@ def _costs(done: list[Record], draws: int, seed: int) -> Record:
         "detectability_auc": ("detectability", "auc"),
     }
     owners = {name: _number(_mean(_once(done, partial(_owners, *place)))) for name, place in told.items()}
-    interval = worst_interval(cost_S[:, None], draws, seed)
+    interval = mean_interval(cost_S)
     return {
         **_named("cost", ("pp_low", "pp_high"), interval),
         "embedding_seconds": _number(_mean(seconds_S)),

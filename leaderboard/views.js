@@ -59,10 +59,12 @@ function schemeFacts(name, row, here) {
     ["Key", d?.derivation],
     ["Paper", d?.paper === "none" ? "" : d?.paper],
     ["Rank", row?.rank ? `${row.rank} of ${here.allSchemes.length - here.allSchemes.includes(data.control)}` : ""],
+    ["Attacks decided", row ? `${row.cells} of ${row.board_cells}${row.rank || !row.decided ? "" : ", too few for a rank"}` : ""],
     ["Survived", row?.decided ? `${row.survived} of ${row.decided} decided trials over ${plural(seeds, "seed")}` : ""],
     ["Owner’s cost", known(row?.cost_pp) ? points(row.cost_pp) : ""],
     ["Payload", bits],
-    ["False claims", row ? (row.false_claims ? String(row.false_claims) : "none") : ""],
+    ["False claims", row ? `${row.false_claims || "none"} in ${row.controls} controls` : ""],
+    ["Claims on rivals", row?.claims_on_rivals ? `${row.claims_on_rivals}; no null model is a rival’s` : ""],
   ]);
 }
 

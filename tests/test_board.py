@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from assay.leaderboard.columns import QUANTILES, digits, spread
 from assay.leaderboard.page import write_board
-from assay.leaderboard.ranking import Record, false_claims, outcome, ranking
+from assay.leaderboard.ranking import Record, accuses, controls, outcome, ranking
 from assay.leaderboard.store import SCHEMA
 from assay.leaderboard.view import command, view
 
@@ -133,8 +134,51 @@ def test_a_false_claim_stands_behind_all_that_made_none() -> None:
 
 def test_controls_count_once_a_seed() -> None:
     records = [claimed(trial(attack=attack, seed=seed)) for attack in ("prune", "distill") for seed in (0, 1)]
-    assert false_claims(records[0]) == 1
-    assert [(row["false_claims"], row["seeds"]) for row in ranking(records)] == [(2, 2)]
+    assert controls(records[0]) == {"marked_by_rival": False, "key_of_rival": True}
+    assert [(row["false_claims"], row["controls"], row["seeds"]) for row in ranking(records)] == [(2, 4, 2)]
+
+
+def test_as_many_false_claims_as_declared_move_no_rank() -> None:
+    """At 5 %, one of 3 controls happens once in 7; at 1 % once in 33."""
+    assert not accuses(1, 3, 0.05)
+    assert accuses(1, 3, 0.01)
+    assert accuses(2, 3, 0.05)
+    rng = np.random.default_rng(0)
+    for tried in (3, 9, 15, 300):
+        found = [accuses(int(claimed), tried, 0.01) for claimed in rng.binomial(tried, 0.01, 2000)]
+        assert np.mean(found) <= 0.065, "a calibrated scheme is refuted in 5 % at most"
+
+
+def test_a_null_without_rivals_says_nothing_of_them() -> None:
+    """Two groups of null models or an exact law do."""
+    of_nobody = claimed(trial("a"))
+    of_nobody["controls"]["key_of_rival"] |= {"source": "independent_models", "rivals": None}
+    mixed = claimed(trial("b"))
+    mixed["controls"]["key_of_rival"] |= {"source": "independent_models", "rivals": {"count": 99}}
+    rows = {row["watermark"]: row for row in ranking([of_nobody, mixed])}
+    assert [rows["a"][name] for name in ("rank", "false_claims", "controls", "claims_on_rivals")] == [
+        1,
+        0,
+        1,
+        1,
+    ]
+    assert [rows["b"][name] for name in ("rank", "false_claims", "controls", "claims_on_rivals")] == [
+        2,
+        1,
+        2,
+        0,
+    ]
+
+
+def test_few_attacks_earn_no_rank() -> None:
+    """An API mark that one theft of four reaches would stand first for it; half of them are enough."""
+    attacks = ("w", "x", "y", "z")
+    wide = [trial("wide", attack, curve=REMOVED if attack == "z" else None) for attack in attacks]
+    half = [trial("half", attack) for attack in attacks[:2]]
+    gone = [unfinished("api", a, status="not_applicable", reason="takes the weights") for a in attacks[1:]]
+    records = [*wide, *half, trial("api", "w"), *gone]
+    assert ranks(records) == [("half", 1), ("wide", 2), ("api", None)]
+    assert [(row["cells"], row["board_cells"]) for row in ranking(records)] == [(2, 4), (4, 4), (1, 4)]
 
 
 def test_the_worst_attack_goes_before_the_mean() -> None:

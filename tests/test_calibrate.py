@@ -13,6 +13,8 @@ from assay.core.statistics import clopper_pearson, clustered_rate
 from assay.experiments.calibrate.calibrate import null
 from assay.experiments.calibrate.plot import sorted_p
 from assay.experiments.cli import main
+from assay.experiments.matrix import Matrix
+from assay.experiments.trial import Kind
 
 RUNS = 400
 
@@ -78,6 +80,19 @@ def test_the_interval_of_cells_that_share_a_model_covers() -> None:
     assert missed["cells"] > 0.3 * RUNS
     with pytest.raises(ValueError, match="units"):
         clustered_rate(1, 10, 11)
+
+
+def test_models_that_cannot_be_read_are_no_draws_from_the_null() -> None:
+    """They claim nothing, so counted among the models they would make any rate smaller than it is."""
+    hits_MK = np.random.default_rng(6).binomial(100, 0.2, (3 + 40, 2 + 50)).astype(np.float64)
+    hits_MK[-10:] = np.nan
+    kinds: list[Kind] = ["other_seed"] * 30 + ["other_architecture"] * 10
+    scores = Scores.binomial(hits_MK, 100, 0.1, "hits")
+    found = Matrix(scores, [], range(2, 52), {}, kinds, ("random_keys",), 0.01)
+    assert found.readable == found.nobodys[:30]
+    size, claims = found.size(), int((scores.log10_p_MK[3:33, 2:] <= -2).sum())  # type: ignore[index]
+    assert size == {"cells": 30 * 50, "claims": claims}
+    assert found.claimed(0)["models"] == 30
 
 
 def test_an_interval_excludes_a_tail_that_lies() -> None:

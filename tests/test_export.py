@@ -228,8 +228,9 @@ def test_numbers_are_those_of_the_scores() -> None:
     ).decode()
     line = next(line for line in text.split("\n") if "adi" in line)
     found = [cell.replace("\\", "").strip() for cell in line.strip("| ").split(" | ")]
-    # 3 of 4 detected within 2 pp (Clopper-Pearson), from 1 pp on; the area over 2 pp is (1 + 0.75) / 2.
-    assert found[:6] == ["1", "adi", "labels", "0.75 [0.19, 0.99]", "prune", "0.88 [0.62, 1.00]"]
+    # 3 of 4 detected within 2 pp (Clopper-Pearson), from 1 pp on; the area over 2 pp is (1 + 0.75) / 2, without
+    # an interval, for which four seeds are too few.
+    assert found[:6] == ["1", "adi", "labels", "0.75 [0.19, 0.99]", "prune", "0.88"]
 
 
 @pytest.mark.parametrize(

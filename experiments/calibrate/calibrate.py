@@ -73,12 +73,12 @@ def calibrate(trial: Trial) -> Calibration:
         trials=scores.trials,
         law=None if scores.log10_p_MK is None else scores.law,
         fpr=matrix.fpr,
-        supported=rate_bound(0, len(matrix.nobodys)),
+        supported=rate_bound(0, len(matrix.readable)),
     )
 
 
 def _nulls(matrix: Matrix, randoms: Sequence[int]) -> list[Null]:
-    scores, rows, rivals, fpr = matrix.scores, matrix.nobodys, matrix.rivals, matrix.fpr
+    scores, rows, rivals, fpr = matrix.scores, matrix.readable, matrix.rivals, matrix.fpr
     found = [null("owner's key, independent models", scores, rows, [0], len(rows), fpr)]
     if rivals:
         found.append(null("owner's key, models of rivals", scores, rivals, [0], len(rivals), fpr))
