@@ -92,7 +92,7 @@ def _claim_outcome(record: Record) -> tuple[str, float | None]:
 
 def controls(record: Record, covered: bool = True) -> dict[str, bool]:
     """Whether ownership was found, by decided negative control; a control may be null: a fingerprint's unmarked model is its
-    victim. Where models decide and none is a rival's, the null says nothing of rivals' models and marks: those are not `covered`."""
+    victim. Where models decide and none is a rival's, the null says nothing of rivals' models and marks: not `covered`."""
     found = {name: c for name, c in record.get("controls", {}).items() if c and c["detected"] is not None}
     return {name: c["detected"] for name, c in found.items() if _covered(name, c) == covered}
 

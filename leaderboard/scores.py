@@ -1,7 +1,8 @@
 """A scheme's scores, one flat row per board and scheme: the ranking's columns (ranking.py) and those of docs/statistics.md.
 
-Intervals are at 95 %: `_low` and `_high` beside a score, none where seeds are too few for one (compare.py); `_least` and `_most` bound it where trials are undecided. None: not
-measured, or not estimable. What a seed has once (its marked model, its controls) is counted once, not once per attack.
+Intervals are at 95 %: `_low` and `_high` beside a score, none where seeds are too few for one (compare.py); `_least` and `_most`
+bound it where trials are undecided. None: not measured, or not estimable. What a seed has once (its marked model, its controls) is
+counted once, not once per attack.
 """
 
 import math
