@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..core.contracts import Watermark
 from ..core.evidence import Evidence, weigh
 from ..core.examples import Ledger
 from ..core.key import Key
@@ -129,10 +130,10 @@ class Matrix:
 
 
 def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key]) -> Scores:
-    """The part of the matrix that is the same under every attack: (3 + null models, owner's, rival's and random keys). An API
-    mark's keys follow the ledger of the trial, so it has none."""
+    """The part of the matrix that is the same under every attack: (3 + null models, owner's, rival's and random keys). Keys that
+    settle on the ledger of the trial have none."""
     scheme = trial.watermark
-    if scheme.answers:
+    if type(scheme).settle is not Watermark.settle:
         return scheme.score(known(), keys)
     verification = trial.spec.config["verification"]
     config = {

@@ -125,7 +125,7 @@ function toldColumns(rows) {
   const columns = [
     numeric("verification_queries", "queries to verify", (row) => compact(row.verification_queries)),
     numeric("verification_seconds", "ms to verify", (row) => compact(milliseconds(row)), { value: milliseconds }),
-    numeric("detectability_auc", "detectable, AUC", (row) => fixed(row.detectability_auc, 2), { hint: "How well the best detector tells marked models or queries from others; 0.5 is a guess" }),
+    numeric("detectability_auc", "detectable, AUC", (row) => fixed(row.detectability_auc, 2), { hint: "How well the best of several detectors tells marked models or queries from others; a guess is at 0.5, the best of some guesses a little above" }),
   ];
   return columns.filter(({ field }) => rows.some((row) => known(row[field])));
 }
