@@ -3,10 +3,12 @@
 
 Of each predicted class a growing set is kept. A query's distance is that to the nearest in its class's set; it joins the set when
 the distance exceeds the set's threshold, mean - standard deviation of the distances of those that joined. Suspicion is 1 - W of
-Shapiro and Wilk over the account's distances, without those beyond three standard deviations. The paper takes W < delta for an
-alarm, with delta from the owner's own queries; here it is calibrated like every monitor's.
+Shapiro and Wilk over the distances of all classes that have ten, without those beyond three standard deviations, as in the official
+code. The paper takes W < delta for an alarm, with delta from the owner's own queries; here it is calibrated like every monitor's.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -22,6 +24,8 @@ from .monitors import Monitor, Watcher
 
 LONGEST = 5000
 """Distances, the newest: beyond, the law of W is not known (Royston 1995)."""
+OF_A_CLASS = 10
+"""Distances; those of a class that has fewer are left out, as in the official code."""
 
 
 @dataclass
@@ -46,7 +50,8 @@ class Distances:
     least: int
     every: int
     sets: dict[int, Growing] = field(default_factory=dict)
-    found: list[float] = field(default_factory=list)
+    found: list[tuple[int, float]] = field(default_factory=list)
+    """Class and distance, in the order of the queries."""
     asked: int = 0
     now: float = 0.0
 
@@ -59,20 +64,33 @@ class Distances:
 
     def _after(self, row: Floats, label: int) -> float:
         if label in self.sets:
-            self.found.append(self.sets[label].distance(row))
+            self.found.append((label, self.sets[label].distance(row)))
         else:
             self.sets[label] = Growing(row[None])
         self.asked += 1
         if len(self.found) > self.least and self.asked % self.every == 0:
-            self.now = 1 - normality(np.array(self.found[-LONGEST:]))
+            kept = inside(of_common_classes(self.found[-LONGEST:]))
+            if len(kept) > self.least:
+                self.now = 1 - normality(kept)
         return self.now
 
 
+def of_common_classes(found: Sequence[tuple[int, float]]) -> Floats:
+    """The distances of the classes that have enough of them."""
+    counts = Counter(label for label, _ in found)
+    return np.array([distance for label, distance in found if counts[label] >= OF_A_CLASS])
+
+
+def inside(distance_N: Floats) -> Floats:
+    """Those within three standard deviations of the mean."""
+    if not len(distance_N):
+        return distance_N
+    return distance_N[np.abs(distance_N - distance_N.mean()) <= 3 * distance_N.std()]
+
+
 def normality(distance_N: Floats) -> float:
-    """W without what lies beyond three standard deviations of the mean; 1 where all are equal."""
-    inside = np.abs(distance_N - distance_N.mean()) <= 3 * distance_N.std()
-    kept = distance_N[inside]
-    return float(shapiro(kept).statistic) if np.ptp(kept) > 0 else 1.0
+    """W; 1 where all are equal."""
+    return float(shapiro(distance_N).statistic) if np.ptp(distance_N) > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +98,9 @@ class Prada(Monitor):
     paper = "Juuti et al., EuroS&P 2019, arXiv:1805.02628"
 
     least: Annotated[int, Ge(3)] = 100
-    """Distances before there is a verdict."""
+    """Distances that are left when classes and outliers are out; with no more there is no verdict."""
     every: Annotated[int, Ge(1)] = 10
-    """Queries between verdicts; 1 in the paper."""
+    """Queries between verdicts; 10 in the official code, 1 in the paper."""
 
     def learnt(self, reference: Tensor) -> None:
         """Nothing but the threshold."""
