@@ -3,7 +3,8 @@
 A customer asks 30 to 200 times within 100 hours. Kinds: everyday (any class, one picture at a time), two_classes, skewed (classes
 by Zipf's law), bursty (everyday pictures in three requests), frames (a few scenes, filmed: near duplicates), poor_camera (blurred,
 pale and noisy). Pictures are the pool's, none twice until all were asked; after that they are taken again by the customer's camera,
-which adds noise.
+which adds noise. A smaller pool means more pictures that come again, and so more near duplicates: calibrating and judged customers
+ask about pools with as many pictures of every class (`pools`), without which they are not exchangeable.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..core.contracts import Task
 from ..core.examples import Examples
 from ..core.suspects import labels
 from .book import Asked
@@ -32,6 +34,22 @@ class Customer:
 
     kind: Custom
     requests: tuple[Asked, ...]
+
+
+def pools(task: Task) -> tuple[Examples, Examples]:
+    """Whose pictures the calibrating and the judged customers ask about: of the second half of the owner's data and of the test
+    split, the first of every class, as many as both have. The former trained the model and the latter did not, which no cut
+    mends: a monitor that reads labels sees fewer wrong ones of the former."""
+    own, other = task.owner.take(slice(len(task.owner) // 2, None)), task.test
+    own_C, other_C = (torch.bincount(one.targets, minlength=task.classes) for one in (own, other))
+    count_C = torch.minimum(own_C, other_C)
+    return _first(own, count_C), _first(other, count_C)
+
+
+def _first(pool: Examples, count_C: Tensor) -> Examples:
+    """So many of every class, in the order of the pool."""
+    places = [torch.nonzero(pool.targets == c)[:count, 0] for c, count in enumerate(count_C.tolist())]
+    return pool.take(torch.cat(places).sort().values)
 
 
 def customers(pool: Examples, model: nn.Module, each: int, seed: int, device: str = "cpu") -> list[Customer]:

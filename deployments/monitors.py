@@ -23,7 +23,7 @@ from ..core.contracts import Configured
 from ..core.errors import ConfigError
 from ..core.secret import seed_for
 from .book import Asked
-from .customers import KINDS, Customer, by_kind, customers
+from .customers import KINDS, Customer, by_kind, customers, pools
 from .home import Home
 
 
@@ -67,11 +67,11 @@ class Monitor(Configured, ABC):
         return torch.cat([watcher.see(asked) for asked in requests])
 
     def calibrated(self, home: Home) -> "Watch":
-        """The first half of the owner's inputs says what is ordinary; the customers' pictures are of the second. ConfigError for
-        fewer customers than the rate takes."""
+        """The first half of the owner's inputs says what is ordinary; the customers' pictures are of the second (customers.py:
+        pools). ConfigError for fewer customers than the rate takes."""
         known = self.learnt(self.reference_of(home))
         seed = seed_for(home.seed, "customers")
-        pool = home.task.owner.take(slice(len(home.task.owner) // 2, None))
+        pool, _ = pools(home.task)
         found = customers(pool, home.victim, self.per_kind, seed, home.device)
         return Watch(self, known, self.threshold(found, self.largest(known, found)))
 

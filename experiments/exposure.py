@@ -14,7 +14,7 @@ from ..core.examples import Ledger
 from ..core.secret import seed_for
 from ..core.suspects import logits
 from ..deployments.book import Entry
-from ..deployments.customers import KINDS, customers
+from ..deployments.customers import KINDS, customers, pools
 from ..deployments.guard import Guard
 from ..deployments.home import Home
 from ..deployments.monitors import Monitor, Watch
@@ -72,7 +72,8 @@ class Exposure:
         def make(path: Path, identity: dict[str, Any]) -> tuple[Watch, Tensor]:
             watch = monitor.calibrated(self.home)
             seed = seed_for(trial.seed, "further customers")
-            others = customers(trial.task.test, self.model, CUSTOMERS, seed, self.home.device)
+            _, pool = pools(trial.task)
+            others = customers(pool, self.model, CUSTOMERS, seed, self.home.device)
             largest_U = monitor.largest(watch.known, others)
             found = {"threshold": torch.tensor([watch.threshold], dtype=torch.float64), "largest": largest_U}
             save_tensors(path, "watch", found, {"identity": identity})
