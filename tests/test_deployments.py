@@ -350,6 +350,25 @@ def test_misinformation_learns_to_be_wrong_and_spares_its_share_of_customers() -
     assert 0 < filter_.tau < float(sure.quantile(0.5))
 
 
+def test_misinformation_learns_to_be_wrong_of_strange_inputs_too() -> None:
+    """As many outliers as owner's inputs in every batch, of the classes that the served model answers."""
+    taken: list[tuple[Examples, int]] = []
+
+    def fit(model: nn.Module, data: Examples, **means: Any) -> nn.Module:
+        assert data is home().task.owner
+        assert means["loss"] is wrong_loss
+        taken.append((means["extra"], means["extra_per_batch"]))
+        return model.eval()
+
+    Misinformation(per_kind=1).ready(replace(home(), fit=fit))
+    [(extra, per_batch)] = taken
+    own = home().task.owner.inputs
+    assert per_batch == home().task.recipe.batch_size
+    assert extra.inputs.shape == own.shape
+    assert torch.equal(extra.targets, logits(MODEL, extra.inputs).argmax(1))
+    assert float(torch.cdist(extra.inputs.flatten(1), own.flatten(1)).min()) > 1, "none is the owner's"
+
+
 def test_a_mark_has_the_last_word_on_the_label_and_coarse_filters_come_after_it() -> None:
     def answer(inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
         return scores.flip(1)
