@@ -85,7 +85,8 @@ def inside(distance_N: Floats) -> Floats:
     """Those within three standard deviations of the mean."""
     if not len(distance_N):
         return distance_N
-    return distance_N[np.abs(distance_N - distance_N.mean()) <= 3 * distance_N.std()]
+    kept: Floats = distance_N[np.abs(distance_N - distance_N.mean()) <= 3 * distance_N.std()]
+    return kept
 
 
 def normality(distance_N: Floats) -> float:
