@@ -23,10 +23,13 @@ from assay.experiments.radioactivity.radioactivity import (
     arms,
     closed,
     first,
+    first_guesses,
     opened,
     told,
 )
 from assay.kernels.text_green import green_mask
+from assay.watermarks.llm.drawing import drawn as sampled
+from assay.watermarks.llm.kgw import Kgw
 from assay.watermarks.llm.sampling import streams
 
 SMALL = (
@@ -95,7 +98,7 @@ def test_reading_finds_what_was_learnt_and_nothing_else(teacher: Untrained) -> N
     assert told(teacher, opened(teacher, teacher.model))["log10_p"] > -3
 
 
-def test_reading_scores_each_window_once_and_none_of_a_prompt(teacher: Untrained) -> None:
+def test_reading_scores_each_window_once_whatever_the_prompts_hold(teacher: Untrained) -> None:
     width = teacher.scheme.width
     corpus = opened(teacher, teacher.model)
     assert corpus.ids_BT.shape[1] == width + 1
@@ -105,8 +108,7 @@ def test_reading_scores_each_window_once_and_none_of_a_prompt(teacher: Untrained
     prompts = teacher.probes_RP.tolist()
     whole = [p + r for p, r in zip(prompts, read, strict=True)]
     scored = {tuple(row[t - width : t]) for row in whole for t in range(len(prompts[0]), len(row))}
-    seen = {tuple(row[t - width : t]) for row in prompts for t in range(width, len(row))}
-    assert windows == scored - seen
+    assert windows == scored
 
 
 def test_a_reader_who_repeats_what_he_read_shows_nothing(teacher: Untrained) -> None:
@@ -124,6 +126,34 @@ def test_a_reader_who_repeats_what_he_read_shows_nothing(teacher: Untrained) -> 
             return out.transpose(1, 2)
 
     assert told(teacher, opened(teacher, Copies()))["log10_p"] > -3
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_reading_marked_text_is_honest_over_the_keys_that_marked_it(width: int) -> None:
+    """Texts for each of 150 keys, marked with it; the student copies the id that followed a window in the prompt, or guesses by all
+    he has read so far. At most the declared share, 4 sd above."""
+    vocabulary, keys, rows, prompt, length = 24, 150, 8, 6, 20
+    mark, draw = Kgw(delta=4.0, width=width), torch.Generator().manual_seed(5)
+    odds_VV = 2 * torch.randn(vocabulary, vocabulary, generator=draw)
+    prompts = torch.randint(0, vocabulary, (rows, prompt), generator=draw)
+    log10_p, scored = np.empty(keys), np.empty(keys)
+    for k in range(keys):
+        secret, whole = Secret.simulated(11, "null", k), prompts
+        while whole.shape[1] < length:
+            logits = mark.adjusted(odds_VV[whole[:, -1]], whole, secret)
+            whole = torch.cat([whole, sampled(logits, draw)[:, None]], 1)
+        read_so_far = (whole[:, :-1] * torch.arange(1, length)).cumsum(1) // 3
+        expected = (odds_VV.argmax(1)[whole[:, :-1]] + read_so_far % 2) % vocabulary
+        copied = expected.clone()
+        for t in range(1, prompt):
+            stands = whole[:, :-1] == whole[:, t - 1, None]
+            copied = torch.where(stands, whole[:, t, None], copied)
+        copied[::2] = expected[::2]
+        found = mark.examine(first_guesses(whole, copied, prompt, width), [secret], vocabulary)
+        log10_p[k], scored[k] = found.log10_p[0, 0], found.scored[0, 0]
+    assert scored.std() > 0  # the number of windows is the key's too
+    for rate in (0.01, 0.1, 0.5):
+        assert (log10_p <= np.log10(rate)).sum() <= keys * rate + 4 * np.sqrt(keys * rate * (1 - rate))
 
 
 @pytest.mark.parametrize("mode", [closed, opened])

@@ -3,8 +3,10 @@
 A student, trained before by somebody else, learns from the texts of a teacher, a share of them marked. Then he is asked:
   closed  he writes by himself, unmarked, and his text is scored under the owner's key
   open    he reads fresh marked text and his most likely next id is scored ("reading"; needs his logits)
-Both are scored once for each window in the whole corpus: what a prompt or the text he reads shows him, he may repeat without having
-learnt it. The control is the same student of the same teacher's unmarked text; strangers' keys are a second null.
+A list of green ids is no new evidence the second time: closed, each pair of window and id is scored once in the whole corpus and
+none that stands in a prompt; open, each window once. The control is the same student of the same teacher's unmarked text;
+strangers' keys are a second null. The paper's filter, windows that stand in the lessons, is left out: the lessons are marked, so
+what they hold depends on the key.
 
 Suffixes: N texts of training, R texts of the probe, P ids of a prompt, T ids of a text, L = P + T, H ids of a window.
 """
@@ -25,6 +27,7 @@ from ...core.errors import ConfigError
 from ...core.examples import Examples
 from ...core.secret import Secret, seed_for
 from ...core.suspects import labels, logits, texts
+from ...kernels.text_dedup import first_of_runs, window_keys
 from ...watermarks.llm.corpus import Texts
 from ...watermarks.llm.kgw import Kgw
 from ...zoo.training import Trainer
@@ -201,13 +204,26 @@ def closed(teacher: Teacher, student: nn.Module) -> Texts:
 
 
 def opened(teacher: Teacher, student: nn.Module) -> Texts:
-    """A text of H + 1 ids for each window that is new in what he reads: the window, and what he expects after it. Where a window
-    stood before, he may have seen what follows it."""
+    """A text of H + 1 ids for each different window after which a marked id stands in what he reads: the window, and what he
+    expects after it where it stands so for the first time."""
     whole_RL = torch.cat([teacher.probes_RP, teacher.read_RT], 1)
     expected_RL = labels(student, whole_RL[:, :-1], teacher.trial.hardware.device)
-    width = teacher.scheme.width
-    new_RL = Texts.written(teacher.probes_RP, teacher.read_RT).scored(width, "v1")
-    row, place = new_RL.nonzero(as_tuple=True)
+    return first_guesses(whole_RL, expected_RL, teacher.design.prompt, teacher.scheme.width)
+
+
+def first_guesses(whole_RL: Tensor, expected_RL: Tensor, prompt: int, width: int) -> Texts:
+    """The prompts are unmarked and know nothing of the key, so only what is read after them can give a list away. Take the windows
+    in the order of their first marked occurrence: all that was written before depends on the lists of earlier windows alone, hence
+    so does what a student expects who is independent of the key, and the list of this window is a fresh draw. So his hits among the
+    first n windows are Bin(n, gamma), exactly, for every n that is fixed. The number of windows that a marked text holds is the
+    key's too: simulated, p <= 0.1 comes in 9.9 to 10.1 % of keys where it varies by up to a tenth, in 11.3 % of one text of 40 ids
+    where it varies by a third. In hundreds of texts it hardly varies.
+    """
+    first = max(prompt, width)
+    keys_RT = window_keys(whole_RL, width)[:, first:]
+    new_RT = first_of_runs(keys_RT.reshape(1, -1)).reshape(keys_RT.shape)
+    row, place = new_RT.nonzero(as_tuple=True)
+    place = place + first
     windows_QH = whole_RL[row[:, None], place[:, None] + torch.arange(-width, 0)]
     ids_QI = torch.cat([windows_QH, expected_RL[row, place - 1, None]], 1)
     full_Q, prompt_Q = (torch.full((len(ids_QI),), size) for size in (width + 1, width))
