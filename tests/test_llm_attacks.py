@@ -280,7 +280,16 @@ def test_a_forger_learns_what_follows_a_window_more_often_than_expected() -> Non
     place, known = found.rows(torch.tensor([[0, 1], [0, 2]]))
     assert known.all()
     assert found.bias_WV[place].argmax(1).tolist() == [2, 3]
-    assert found.bias_WV.abs().max() <= 1
+    counts = torch.bincount(
+        texts[:, 1:][texts[:, :-1] == 3], minlength=8
+    )  # of the ids after 3, each expected alike
+    ratio = counts / counts.sum() * 8
+    after_3 = found.bias_WV[found.rows(torch.tensor([[3]]))[0][0]]
+    assert torch.allclose(after_3, torch.where(ratio >= 1, ratio.clamp(max=2) / 2, 0), atol=1e-5)
+    assert (after_3 == 0).any()
+    rare = torch.tensor([[5, 6, 7, 7, 7]])  # each pair once but 7, 7
+    once = learnt(Uniform(), rare[:, :1], rare[:, 1:], width=1, windows=100, strength=1.0)
+    assert once.bias_WV.nonzero()[:, 1].tolist() == [7]
     drawn = found(torch.zeros(50, 8), torch.ones(50, 3, dtype=torch.int64), 1, generator)
     assert float((drawn == 2).double().mean()) > 0.9
     assert not Favoured(found.keys_W, found.bias_WV, 2, 1.0).rows(torch.tensor([[5]]))[1].any()

@@ -23,12 +23,14 @@ from ...kernels.text_dedup import window_keys
 from .imitate import answered
 
 PIECE = 64  # texts at a time whose probabilities are summed
+CLIP = 2.0  # times as often as expected says as much as any more; the paper's c
+LEAST = 2  # sightings, as in the official code
 
 
 @dataclass(frozen=True)
 class Favoured:
     """A sampler: the model's logits, and `strength` times what was learnt of the ids after this window. keys: (W,) of the windows
-    that were seen often, in rising order; bias: (W, V) in [-1, 1], 0 where nothing is known."""
+    that were seen often, in rising order; bias: (W, V), 0 or in [1/2, 1]: no id is pushed down."""
 
     keys_W: Tensor
     bias_WV: Tensor
@@ -62,8 +64,8 @@ def _found(keys_Q: Tensor, known_W: Tensor) -> tuple[Tensor, Tensor]:
 def learnt(
     model: nn.Module, prompts_NP: Tensor, texts_NT: Tensor, width: int, windows: int, strength: float
 ) -> Favoured:
-    """From counts of the texts against those that the model expects at the same places; both with one added, so that what was
-    seldom seen counts little. windows: the most frequent ones, at most."""
+    """From counts of the texts against those that the model expects at the same places: their ratio, at most CLIP, as a part of
+    CLIP, and 0 for an id that was seen less than expected or fewer than LEAST times. windows: the most frequent ones, at most."""
     whole_NL = torch.cat([prompts_NP, texts_NT], 1)
     first = max(width, prompts_NP.shape[1])
     keys_NT = window_keys(whole_NL, width)[:, first:]
@@ -80,7 +82,8 @@ def learnt(
         ids_Q = whole_NL[rows, first:].flatten()[there_Q]
         expected_WV.index_add_(0, place_Q[there_Q], odds_NTV.flatten(0, 1)[there_Q])
         seen_WV.index_put_((place_Q[there_Q], ids_Q), torch.ones(len(ids_Q)), accumulate=True)
-    bias_WV = ((seen_WV + 1) / (expected_WV + 1)).log().clamp(-1, 1)
+    ratio_WV = seen_WV / expected_WV.clamp(min=1e-9)
+    bias_WV = torch.where((seen_WV >= LEAST) & (ratio_WV >= 1), ratio_WV.clamp(max=CLIP) / CLIP, 0)
     return Favoured(keys_W, bias_WV, width, strength)
 
 
