@@ -38,7 +38,7 @@ from assay.watermarks.llm.instructional import Instructional
 from assay.watermarks.llm.met import Met, discrepancy
 from assay.watermarks.llm.pairs import PairKey, PairMark, poisson_binomial_log10_p
 from assay.watermarks.llm.perinucleus import Perinucleus, outside
-from assay.watermarks.llm.reef import Reef, linear_cka
+from assay.watermarks.llm.reef import Reef, linear_cka, representations
 from assay.watermarks.llm.resemblance import Resemblance
 from assay.watermarks.llm.sampling import SamplingMark
 from assay.zoo.files import load_key, save_key
@@ -369,11 +369,34 @@ def test_a_reseller_s_weights_are_not_read_and_his_texts_are() -> None:
 def test_alignment_by_hand() -> None:
     draw = torch.Generator().manual_seed(2)
     x = torch.randn(50, 6, generator=draw, dtype=torch.float64)
-    turn, _ = torch.linalg.qr(torch.randn(6, 6, generator=draw, dtype=torch.float64))
-    assert linear_cka(x, 3 * x @ turn + 1) == pytest.approx(1, abs=1e-12)
+    scales = torch.tensor([1e-3, 1.0, -7.0, 2.0, 1e4, 0.1], dtype=torch.float64)
+    moved = (scales * x + 1)[:, torch.randperm(6, generator=draw)]
+    assert linear_cka(x, moved) == pytest.approx(1, abs=1e-12)
+    assert linear_cka(x, torch.cat((moved, torch.ones(50, 2)), 1)) == pytest.approx(1, abs=1e-12)
     y = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
     assert linear_cka(y, y[:, :1]) == pytest.approx(4 / (8**0.5 * 2), abs=1e-12)
     assert np.isnan(linear_cka(x, torch.zeros(50, 3)))
+
+
+def test_representations_are_the_stream_between_the_blocks() -> None:
+    model: Any = victim()
+    ids = task().owner.inputs[:5]
+    before = [len(block._forward_hooks) for block in model.net.transformer.h]
+    first, last = representations(model, ids)
+    assert [len(block._forward_hooks) for block in model.net.transformer.h] == before
+    with torch.no_grad():
+        states = model.net(input_ids=ids, output_hidden_states=True).hidden_states
+        normed = model.net.transformer.ln_f(last)
+    assert torch.allclose(first, states[1][:, -1], atol=1e-5)
+    assert torch.allclose(normed, states[2][:, -1], atol=1e-4)
+    assert not torch.allclose(last, normed, atol=0.1)
+
+
+def test_the_mean_of_an_invariant_says_nothing() -> None:
+    own = key("huref")
+    raised = replace(own, invariants_LKK=own.invariants_LKK + 10 * own.invariants_LKK.std())
+    (found,) = scheme("huref").score(Suspects([victim()]), [raised]).statistic_MK[0]
+    assert found == pytest.approx(1, abs=1e-4)
 
 
 def test_discrepancy_by_hand_and_unbiased() -> None:

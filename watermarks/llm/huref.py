@@ -3,8 +3,9 @@ channels changes (HuRef: Zeng et al., NeurIPS 2024, arXiv:2312.04828).
 
 Of every block the residual stream sees W_q^T W_k, W_o W_v and W_down W_up. Heads, their channels and hidden units cancel in these
 products; the stream's own basis cancels between the vectors of ids, X M X^T, which turn with it. Gains of the norms before are part
-of the matrices, and vectors are centred as the norms centre them. The statistic is the mean cosine between the victim's invariants
-and the suspect's. Left out are biases, and the picture that the paper makes of the invariants.
+of the matrices, and vectors are centred as the norms centre them. The statistic is the mean correlation between the victim's
+invariants and the suspect's, each less its mean, over all blocks; the paper takes the last two. Left out are biases, and the
+picture that the paper makes of the invariants.
 
 Suffixes: K ids, D width of the stream, H hidden units or heads x channels, L blocks.
 """
@@ -74,7 +75,7 @@ class HuRef(Resemblance):
     reads = "weights"
     paper = "Zeng et al., NeurIPS 2024, arXiv:2312.04828"
     key_type = InvariantKey
-    unit = "mean cosine of invariants"
+    unit = "mean correlation of invariants"
 
     ids: Annotated[int, Ge(2)] = 128
     """Between whose vectors the products are taken, drawn by the secret; 4,096 of a large vocabulary's rarest in the paper."""
@@ -99,4 +100,5 @@ class HuRef(Resemblance):
         ours, theirs = key.invariants_LKK.double(), invariants(net, key.ids_K)
         if ours.shape != theirs.shape or not theirs.isfinite().all():
             return float("nan")
-        return float(functional.cosine_similarity(ours.flatten(1), theirs.flatten(1)).mean())
+        ours_LX, theirs_LX = (t.flatten(1) - t.flatten(1).mean(1, keepdim=True) for t in (ours, theirs))
+        return float(functional.cosine_similarity(ours_LX, theirs_LX).mean())

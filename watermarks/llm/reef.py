@@ -1,12 +1,15 @@
 """Centred kernel alignment of what two models make of the same texts (REEF: Zhang et al., ICLR 2025, arXiv:2410.14273).
 
-The representation of a text is the stream after its last id, at every block. Linear CKA does not see rotations, reorderings or
-scale of the channels, nor their number, so suspects of other widths and depths can be read: each block of the victim is compared
-with the suspect's most similar one. The paper takes one late layer, and texts of a public data set, here pieces of the owner's.
+The representation of a text is the stream after its last id, at every block, each channel standardised over the texts. Linear CKA
+then does not see the order of the channels, nor the scale of each, nor their number, so suspects of other widths and depths can be
+read: each block of the victim is compared with the suspect's most similar one. It would not see rotations either, but the scales
+that are divided out are of the given channels. The paper takes one late layer, and texts of a public data set, here pieces of the
+owner's.
 
 Suffixes: N texts, T ids of a text, D width, L blocks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,24 +39,42 @@ class ProbeKey(Key):
 
 @torch.no_grad()
 def representations(model: LanguageModel, probes_NT: Tensor, device: str = "cpu") -> Tensor:
-    """(L, N, D) float32 on the CPU: the stream after every block at the last id."""
-    net: Any = model.net
-    found = []
-    with reading(model, device):
-        for ids_BT in probes_NT.split(BATCH):
-            stream = net(
-                input_ids=ids_BT.to(device), output_hidden_states=True, use_cache=False
-            ).hidden_states
-            found.append(torch.stack([layer_BTD[:, -1] for layer_BTD in stream[1:]]).float().cpu())
-    return torch.cat(found, 1)
+    """(L, N, D) float32 on the CPU: the stream after every block at the last id, the last block's before the final norm."""
+    base: Any = model.net.base_model
+    blocks = next(part for part in base.children() if isinstance(part, nn.ModuleList))
+    found: list[list[Tensor]] = [[] for _ in blocks]
+
+    def kept(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(block: nn.Module, inputs: Any, output: Any) -> None:
+            stream_BTD = output[0] if isinstance(output, tuple) else output
+            found[layer].append(stream_BTD[:, -1].float().cpu())
+
+        return keep
+
+    hooks = [block.register_forward_hook(kept(layer)) for layer, block in enumerate(blocks)]
+    try:
+        with reading(model, device):
+            for ids_BT in probes_NT.split(BATCH):
+                base(input_ids=ids_BT.to(device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([torch.cat(parts) for parts in found])
 
 
 def linear_cka(one_ND: Tensor, other_NE: Tensor) -> float:
-    """||Y^T X||^2 / (||X^T X|| ||Y^T Y||) of centred columns (Kornblith et al., ICML 2019, arXiv:1905.00414); nan where nothing
-    varies."""
-    x_ND, y_NE = (t.double() - t.double().mean(0) for t in (one_ND, other_NE))
+    """||Y^T X||^2 / (||X^T X|| ||Y^T Y||) of standardised columns (Kornblith et al., ICML 2019, arXiv:1905.00414); constant ones
+    count nothing; nan where nothing varies."""
+    x_ND, y_NE = (standardised(t.double()) for t in (one_ND, other_NE))
     scale = (x_ND.T @ x_ND).norm() * (y_NE.T @ y_NE).norm()
     return float((y_NE.T @ x_ND).square().sum() / scale) if scale > 0 else float("nan")
+
+
+def standardised(values_ND: Tensor) -> Tensor:
+    """Columns of mean 0 and variance 1; constant ones are 0."""
+    centred_ND = values_ND - values_ND.mean(0)
+    spread_D = centred_ND.square().mean(0).sqrt()
+    return centred_ND / torch.where(spread_D > 0, spread_D, 1)
 
 
 @dataclass(frozen=True)
