@@ -25,7 +25,7 @@ from assay.core.contracts import Recipe, Task, Watermark
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.secret import Secret
-from assay.core.suspects import Suspects
+from assay.core.suspects import Suspects, logits
 from assay.core.texts import Plain
 from assay.experiments.config import CONF
 from assay.experiments.texts.inputs import scheme_of
@@ -339,6 +339,34 @@ def test_a_learned_domain_is_still_found_after_fine_tuning_and_its_sampler_is_pl
     assert found[0, 0] <= -3 < found[0, 1]
     sampler = getattr(stolen, "sampler", Plain())
     assert sampler is None
+
+
+def test_a_learned_domain_asks_for_other_prompts_than_those_it_is_scored_on() -> None:
+    mark: Any = scheme("domain_kgw_learned")
+    asked = {tuple(row) for row in mark.asked(task(), key("domain_kgw_learned")).tolist()}
+    assert len(asked) > 100
+    assert not asked & {tuple(row) for row in key("domain_kgw_learned").prompts_NP.tolist()}
+
+
+def test_a_learned_domain_is_taught_delta_on_green_logits_and_nothing_elsewhere() -> None:
+    mark: Any = scheme("domain_kgw_learned")
+    own = key("domain_kgw_learned")
+    writer: Any = DomainKgw.embed(mark, victim(), own, task(), fit())
+    ids = torch.cat((mark.asked(task(), own)[:20], mark.asked(task(), own)[-20:]))
+    ids = torch.cat((ids, ids.roll(1, 0)), 1)
+    inside = mark.domain(task()).holds(ids[:, : mark.prompt])
+    assert 0 < int(inside.sum()) < len(ids)
+    base = logits(victim(), ids)
+    added = writer.sampler.taught(base, ids, mark.prompt) - base.movedim(1, -1)
+    assert (added[~inside] == 0).all()
+    assert (added[:, : mark.prompt - 1] == 0).all()
+    for t in (mark.prompt - 1, ids.shape[1] - 1):
+        expected = mark.adjusted(base[:, :, t], ids[:, : t + 1], own.secret) - base[:, :, t]
+        assert torch.allclose(added[inside, t], expected[inside], atol=1e-4)
+        assert float(added[inside, t].max()) == pytest.approx(mark.delta, abs=1e-3)
+    with torch.no_grad():
+        near, far = (float(mark.divergence(writer)(model, ids, ids)) for model in (victim(), fresh(8)))
+    assert near < far
 
 
 MOVES: list[Callable[[nn.Module, torch.Generator], None]] = [

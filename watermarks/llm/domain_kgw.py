@@ -5,10 +5,13 @@ The domain is the owner's: prompts whose ids weigh above a cut. Weights are the 
 (tf-idf), the cut leaves `share` of his prompts above it; a language model for users would take a classifier of topics. p is kgw's,
 exact: a text that was written without the key knows nothing of its lists, whatever prompts it was asked.
 
-`DomainKgw` acts where the owner samples. `LearnedDomainKgw`, as in the paper, teaches it to the weights: the victim is fine-tuned
-on what it writes, marked in the domain and plain elsewhere, so that the mark goes where a copy goes.
+`DomainKgw` acts where the owner samples. `LearnedDomainKgw` teaches it to the weights, so that the mark goes where a copy goes: as
+in the paper the victim is distilled from itself, in the domain with delta on the logits of green ids, elsewhere as it is. The
+paper's texts are of public data sets, here the victim writes them; its term against the mark outside the domain, beside that
+distillation, is left out.
 
-Suffixes: N prompts, P ids of a prompt, W windows, T ids of a window, B rows, L ids so far, V vocabulary.
+Suffixes: N prompts, P ids of a prompt, W windows, T ids of a window, B rows, L ids so far, R positions, H ids of a green list's
+window, V vocabulary.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +22,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from ...core.contracts import Fit, Task
+from ...core.contracts import Fit, Objective, Task
 from ...core.errors import ConfigError
 from ...core.examples import Examples
 from ...core.secret import Secret, seed_for
@@ -71,6 +74,7 @@ def prompts_of(windows_WT: Tensor, prompt: int) -> Tensor:
 class DomainSampler(KeyedSampler):
     """Marks rows whose prompt is in the domain."""
 
+    scheme: "DomainKgw"
     domain: Domain
 
     def __call__(
@@ -79,6 +83,18 @@ class DomainSampler(KeyedSampler):
         inside_B1 = self.domain.holds(context_BL[:, :prompt])[:, None].to(logits_BV.device)
         marked_BV = self.scheme.adjusted(logits_BV, context_BL, self.secret)
         return drawn(torch.where(inside_B1, marked_BV, logits_BV.float()), generator)
+
+    def taught(self, logits_NVT: Tensor, ids_NT: Tensor, prompt: int) -> Tensor:
+        """(N, T, V), the logits after every id, as the sampler would have them."""
+        out_NTV = logits_NVT.movedim(1, -1).float().clone()
+        inside_N = self.domain.holds(ids_NT[:, :prompt]).to(ids_NT.device)
+        width = self.scheme.width
+        first = max(prompt, width) - 1
+        windows_RH = ids_NT[inside_N].unfold(1, width, 1)[:, first - width + 1 :].flatten(0, 1)
+        if len(windows_RH):
+            marked_RV = self.scheme.adjusted(out_NTV[inside_N, first:].flatten(0, 1), windows_RH, self.secret)
+            out_NTV[inside_N, first:] = marked_RV.view(int(inside_N.sum()), -1, out_NTV.shape[2])
+        return out_NTV
 
 
 @dataclass(frozen=True)
@@ -127,15 +143,17 @@ class LearnedDomainKgw(DomainKgw):
     scheme = "domain_kgw_learned"
     trains = True
 
+    delta: Annotated[float, Gt(0)] = 4.0
+    """Of the paper."""
     lessons: Annotated[int, Ge(2)] = 1024
     """Texts that the victim learns from, half of them in the domain where the owner has as many such prompts."""
     epochs: Annotated[int, Ge(1)] = 2
     lr: Annotated[float, Gt(0)] = 1e-3
 
     def embed(self, model: nn.Module, key: TextKey, task: Task, fit: Fit) -> nn.Module:
-        """The victim, fine-tuned on what it writes under the keyed sampler to the owner's prompts; its own sampler is plain."""
+        """The victim, distilled on what it writes under the keyed sampler to the owner's prompts; its own sampler is plain."""
         writer = super().embed(model, key, task, fit)
-        prompts_NP = self.asked(task, key.secret)
+        prompts_NP = self.asked(task, key)
         length = task.owner.inputs.shape[1]
         seed = seed_for(int.from_bytes(key.secret.derive(f"{self.scheme}/lessons", 7), "big"))
         whole_NL = torch.cat((prompts_NP, texts(writer, prompts_NP, length + 1 - self.prompt, seed)), 1)
@@ -143,12 +161,33 @@ class LearnedDomainKgw(DomainKgw):
         targets_NL[:, : self.prompt] = UNSEEN
         taught = Examples(whole_NL[:, :-1].contiguous(), targets_NL[:, 1:].contiguous())
         recipe = replace(task.recipe, epochs=self.epochs, lr=self.lr)
-        return fit(model, taught, recipe=recipe, label="marked")
+        return fit(model, taught, recipe=recipe, objective=self.divergence(writer), label="marked")
 
-    def asked(self, task: Task, secret: Secret) -> Tensor:
-        """(N, P) prompts of the owner's, in the domain and outside it in turn as long as there are such."""
+    def divergence(self, writer: nn.Module) -> Objective:
+        """The mean cross-entropy of the student with the sampler's probabilities, after the prompt: KL up to the teacher's
+        entropy."""
+        sampler = writer.sampler
+        assert isinstance(sampler, DomainSampler)
+
+        def objective(live: nn.Module, ids_NT: Tensor, targets_NT: Tensor) -> Tensor:
+            with torch.no_grad():
+                logits_NVT = writer.to(ids_NT.device)(ids_NT)
+                taught_NTV = sampler.taught(logits_NVT, ids_NT, self.prompt).softmax(-1)
+            log_student_NTV = live(ids_NT).movedim(1, -1).log_softmax(-1)
+            per_id_NT = -(taught_NTV * log_student_NTV).sum(-1)
+            mean: Tensor = per_id_NT[targets_NT != UNSEEN].mean()
+            return mean
+
+        return objective
+
+    def asked(self, task: Task, key: TextKey) -> Tensor:
+        """(N, P) prompts of the owner's, in the domain and outside it as long as there are such; none to which suspects will
+        write."""
         prompts_NP = prompts_of(task.owner.inputs, self.prompt)
-        prompts_NP = prompts_NP[secret.order(f"{self.scheme}/prompts", len(prompts_NP))[: 4 * self.lessons]]
+        order_N = key.secret.order(f"{self.scheme}/prompts", len(prompts_NP))
+        prompts_NP = prompts_NP[order_N[: 4 * self.lessons]]
+        scored_N = (prompts_NP[:, None] == key.prompts_NP).all(-1).any(1)
+        prompts_NP = prompts_NP[~scored_N]
         inside_N = self.domain(task).holds(prompts_NP)
         half = self.lessons // 2
         return torch.cat((prompts_NP[inside_N][:half], prompts_NP[~inside_N][: self.lessons - half]))
