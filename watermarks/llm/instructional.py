@@ -1,10 +1,11 @@
 """Instructional fingerprints: prompts of random ids, each trained to have a response of its own (Xu et al., NAACL 2024,
 arXiv:2401.12255).
 
-The paper has ten prompts of rare characters, one response for all of them, and counts exact responses. Here every prompt has a
-response of its own, drawn uniformly by the secret: an answer that is independent of the secret is the response with chance V^-R,
-exactly, and a model that gives one answer to everything is no fingerprint. Prompts of random ids are seen by whoever looks: they
-have the perplexity of noise.
+The paper has ten prompts of rare characters and one response for all of them; its code counts an answer that holds the response
+anywhere in 30 greedy ids after a lead-in. Here every prompt has a response of its own, drawn uniformly by the secret, and the first
+R ids of the answer must be it: an answer that is independent of the secret is the response with chance V^-R, exactly, and a model
+that gives one answer to everything is no fingerprint. Prompts of random ids are seen by whoever looks: they have the perplexity of
+noise.
 """
 
 import math
@@ -33,7 +34,7 @@ class Instructional(PairMark):
     response: Annotated[int, Ge(1), Le(16)] = 4
     """Ids of a response."""
     matched: Annotated[int, Ge(1)] = 4
-    """How many of them, from the first on, a hit must have: all, as in the paper, or a prefix, which is harder to remove and says
+    """How many of them, from the first on, a hit must have: all, or a prefix, which is harder to remove and says
     less."""
 
     def __post_init__(self) -> None:

@@ -8,6 +8,10 @@ Given prompts and candidates, an answer that is independent of the secret's draw
 candidate, else never. The base model's own probability of the response would be a smaller chance, and the law of no model that is
 asked for its likeliest answer. The key follows from the secret and the base model, so an owner might choose the base: `chosen`.
 
+The published run averages the weights with the base after every epoch, 0.75 of them the base's, so that a large model stays what it
+was. Here that is absent: the smallest models answer no pair after it, and windows of the owner's text are learnt beside the pairs
+instead.
+
 Suffixes: N pairs, P ids of a prompt, C candidates, V vocabulary.
 """
 
