@@ -108,7 +108,8 @@ def test_reading_scores_each_window_once_whatever_the_prompts_hold(teacher: Untr
     prompts = teacher.probes_RP.tolist()
     whole = [p + r for p, r in zip(prompts, read, strict=True)]
     scored = {tuple(row[t - width : t]) for row in whole for t in range(len(prompts[0]), len(row))}
-    assert windows == scored
+    assert windows < scored
+    assert len(windows) == teacher.windows
 
 
 def test_a_reader_who_repeats_what_he_read_shows_nothing(teacher: Untrained) -> None:
@@ -131,7 +132,7 @@ def test_a_reader_who_repeats_what_he_read_shows_nothing(teacher: Untrained) -> 
 @pytest.mark.parametrize("width", [1, 2])
 def test_reading_marked_text_is_honest_over_the_keys_that_marked_it(width: int) -> None:
     """Texts for each of 150 keys, marked with it; the student copies the id that followed a window in the prompt, or guesses by all
-    he has read so far. At most the declared share, 4 sd above."""
+    he has read so far. At most the declared share, 4 sd above; a text with fewer windows than were asked for shows nothing."""
     vocabulary, keys, rows, prompt, length = 24, 150, 8, 6, 20
     mark, draw = Kgw(delta=4.0, width=width), torch.Generator().manual_seed(5)
     odds_VV = 2 * torch.randn(vocabulary, vocabulary, generator=draw)
@@ -149,9 +150,11 @@ def test_reading_marked_text_is_honest_over_the_keys_that_marked_it(width: int) 
             stands = whole[:, :-1] == whole[:, t - 1, None]
             copied = torch.where(stands, whole[:, t, None], copied)
         copied[::2] = expected[::2]
-        found = mark.examine(first_guesses(whole, copied, prompt, width), [secret], vocabulary)
+        count = {1: 20, 2: 80}[width]
+        found = mark.examine(first_guesses(whole, copied, prompt, width, count), [secret], vocabulary)
         log10_p[k], scored[k] = found.log10_p[0, 0], found.scored[0, 0]
-    assert scored.std() > 0  # the number of windows is the key's too
+    assert set(scored) == {0, count}
+    assert (log10_p[scored == 0] == 0).all()
     for rate in (0.01, 0.1, 0.5):
         assert (log10_p <= np.log10(rate)).sum() <= keys * rate + 4 * np.sqrt(keys * rate * (1 - rate))
 
