@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from assay.core.secret import Secret
 from assay.core.statistics import best_of_log10_p
 from assay.experiments.cli import main
+from assay.experiments.config import CONF
+from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card, key_id
 from assay.watermarks.llm.compat_kgw import TransformersKgw
 from assay.watermarks.llm.compat_synthid import TransformersSynthId
 from assay.watermarks.llm.compat_vllm import VllmGumbel
+from assay.watermarks.llm.corpus import Texts
 from assay.watermarks.llm.kgw import Kgw
 from assay.zoo.tokens import of_folder
 
@@ -119,6 +123,44 @@ def test_a_marked_passage_is_found_in_a_text_of_nobodys(
     texts(json.dumps({"ids": before}))(folder)
     _, part = found(capsys, folder, "--span", "60")
     assert part["log10_p"] > -2
+
+
+def test_a_stretch_that_quotes_a_marked_prompt_is_no_evidence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = torch.Generator().manual_seed(3)
+    prompt, plain = written(Kgw(delta=4.0), 121), torch.randint(0, V, (120,), generator=draw).tolist()
+    ids = prompt + plain[:60] + prompt[30:100] + plain[60:]
+    texts(json.dumps({"ids": ids, "prompt": len(prompt)}))(folder)
+    whole, part = found(capsys, folder, "--span", "60")
+    assert whole["log10_p"] > -2
+    assert part["log10_p"] > -2
+
+
+LLM = CONF / "watermark" / "llm"
+OTHERS: dict[str, Any] = {
+    "compat/transformers_kgw": 15_485_863,
+    "compat/transformers_synthid": [654, 400, 836],
+    "compat/vllm_gumbel": 77,
+}
+READERS = sorted(p.stem for p in LLM.glob("*.yaml") if "prf" in yaml.safe_load(p.read_text()))
+
+
+@pytest.mark.parametrize("name", [*READERS, *OTHERS])
+def test_stretches_share_out_what_counts_in_the_whole_text(name: str) -> None:
+    """Disjoint ones together count every position once, and the stretch that is the whole text says what that says."""
+    scheme: Any = built(yaml.safe_load((LLM / f"{name}.yaml").read_text()), name)
+    key = OTHERS.get(name, ME)
+    ids = torch.randint(1, 150, (150,), generator=torch.Generator().manual_seed(5)).tolist()
+    ids, prompt = ids + ids[20:60] + ids[100:130], 0 if isinstance(scheme, VllmGumbel) else 50
+    whole = Texts.of([ids], [prompt])
+    _, counted_1T = scheme.terms(whole, key, V)
+    starts, size = list(range(prompt, len(ids), 30)), len(ids) - prompt
+    expected = scheme.examine(whole, [key], V)
+    parts = whole.stretches(counted_1T, starts, 30, scheme.width)
+    assert scheme.examine(parts, [key], V).scored.sum() == expected.scored[0, 0] > 10
+    alone = whole.stretches(counted_1T, [prompt], size, scheme.width)
+    assert scheme.examine(alone, [key], V).log10_p[0, 0] == pytest.approx(expected.log10_p[0, 0])
 
 
 Change = Callable[[Path], object]

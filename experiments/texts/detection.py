@@ -38,13 +38,13 @@ class Found:
     """The best stretch of ids, where stretches were asked for; log10_p is corrected for their number."""
 
 
-def check_lengths(lines: Sequence[Line], scheme: Any, short: bool) -> None:
-    """ConfigError for a text of which nothing can be scored, unless that is allowed."""
-    for line in lines:
-        if not short and len(line.ids) <= max(scheme.width, line.prompt):
+def check_scored(found: Sequence[Found]) -> None:
+    """ConfigError for a text of which nothing was scored."""
+    for one in found:
+        if not one.scored and one.line is not None:
             raise ConfigError(
-                f"line {line.number}: {len(line.ids)} ids leave none to score after a prompt of {line.prompt} and a "
-                f"window of {scheme.width}; give a longer text, or set --short for p = 1"
+                f"line {one.line}: of {one.tokens} ids none is left to score: they are of the prompt, or repeat it, or have no "
+                "whole window before them; give a longer text, or set --short for p = 1"
             )
 
 
@@ -94,22 +94,25 @@ def _found(
 
 
 def spans_of(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card, size: int) -> list[Found]:
-    """Of every text its best stretch of `size` ids, each half over the one before: a marked passage in a text of others. p is
-    Bonferroni's over stretches and keys; the largest of overlapping windows has no other that is as simple and holds."""
+    """Of every text its best stretch of `size` ids, each half over the one before: a marked passage in a text of others. The whole
+    text decides which ids count, so that a stretch which quotes the prompt says nothing. p is Bonferroni's over stretches and
+    keys; the largest of overlapping windows has no other that is as simple and holds."""
     return [_best_span(line, scheme, keys, card, size) for line in lines]
 
 
 def _best_span(line: Line, scheme: Any, keys: Sequence[Any], card: Card, size: int) -> Found:
     starts = list(range(line.prompt, max(line.prompt + 1, len(line.ids) - size // 2), max(1, size // 2)))
-    firsts = [max(0, start - scheme.width) for start in starts]
-    rows = [line.ids[first : start + size] for first, start in zip(firsts, starts, strict=True)]
-    context = [start - first for first, start in zip(firsts, starts, strict=True)]
-    reading = scheme.examine(Texts.of(rows, context), keys, card.vocabulary)
-    row, k = np.unravel_index(int(reading.log10_p.argmin()), reading.log10_p.shape)
-    best = _found(reading, int(row), int(k), keys, line, [])
-    log10_p = min(0.0, float(reading.log10_p[row, k]) + math.log10(reading.log10_p.size))
-    span = (starts[row], min(len(line.ids), starts[row] + size))
-    return replace(best, log10_p=log10_p, span=span)
+    whole = Texts.of([line.ids], [line.prompt])
+    readings = []
+    for key in keys:
+        _, counted_1T = scheme.terms(whole, key, card.vocabulary)
+        cut = whole.stretches(counted_1T, starts, size, scheme.width)
+        readings.append(scheme.examine(cut, [key], card.vocabulary))
+    log10_p_SK = np.concatenate([reading.log10_p for reading in readings], 1)
+    row, k = (int(i) for i in np.unravel_index(int(log10_p_SK.argmin()), log10_p_SK.shape))
+    best = _found(readings[k], row, 0, keys[k : k + 1], line, [])
+    log10_p = min(0.0, best.log10_p + math.log10(log10_p_SK.size))
+    return replace(best, log10_p=log10_p, span=(starts[row], min(len(line.ids), starts[row] + size)))
 
 
 def _together(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card) -> list[Found]:

@@ -56,7 +56,7 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     if arguments.span is not None and arguments.span < 2:
         raise ConfigError(f"expected stretches of at least 2 ids, got {arguments.span}; set --span=50")
     from . import inputs
-    from .detection import check_lengths, found_in, spans_of
+    from .detection import check_scored, found_in, spans_of
     from .page import page
 
     path = Path(arguments.card)
@@ -65,9 +65,10 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     keys = inputs.read_keys(arguments.key, card, path)
     tokens = inputs.read_tokenizer(arguments.tokenizer, card, path)
     lines = inputs.read_lines(Path(arguments.file), card, tokens, arguments.prompt)
-    check_lengths(lines, scheme, arguments.short)
     shown = arguments.tokens or len(lines) <= 3
     found = found_in(lines, scheme, keys, card, pictured=bool(shown or arguments.html))
+    if not arguments.short:
+        check_scored(found)
     if arguments.span is not None:
         found = [*found, *spans_of(lines, scheme, keys, card, arguments.span)]
     if arguments.html:

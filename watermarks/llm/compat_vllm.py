@@ -21,7 +21,7 @@ from ...core.contracts import Configured
 from ...core.errors import ConfigError
 from ...core.gamma_sums import LEAST, two_gammas_log10_p
 from ...core.statistics import Floats
-from ...kernels.text_dedup import LAST, first_of_runs, window_keys
+from ...kernels.text_dedup import window_keys
 from ...kernels.text_prf import uniforms, wrapped
 from .corpus import Texts
 from .sampling import Reading, standard
@@ -48,8 +48,8 @@ class VllmGumbel(Configured):
 
     @property
     def width(self) -> int:
-        """The first ids are scored too."""
-        return 0
+        """Ids on which a position's word depends. The first ids, which have fewer, are scored too."""
+        return self.context_width
 
     def windows(self, texts: Texts) -> Tensor:
         """(B, T, H)."""
@@ -61,10 +61,7 @@ class VllmGumbel(Configured):
     def scored(self, texts: Texts) -> Tensor:
         """(B, T) bool: positions whose window is new."""
         padded = torch.nn.functional.pad(texts.ids_BT, (self.context_width, 0), value=-1)
-        keys_BT = window_keys(padded, self.context_width)[:, self.context_width :].clamp(max=LAST - 1)
-        exists_BT = torch.arange(texts.ids_BT.shape[1]) < texts.lengths_B[:, None]
-        keys_BT = torch.where(exists_BT, keys_BT, LAST)
-        return exists_BT & first_of_runs(texts.pieces(keys_BT)).reshape(exists_BT.shape)
+        return texts.new(window_keys(padded, self.context_width)[:, self.context_width :], 0)
 
     def uniforms(self, texts: Texts, key: int) -> Tensor:
         """(B, T) float64."""
