@@ -23,6 +23,8 @@ from assay.experiments.config import CONF
 from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card
 from assay.watermarks.llm.corpus import Texts
+from assay.watermarks.llm.messages import bits_of, number_of, shown
+from assay.watermarks.llm.mpac import Mpac
 from assay.watermarks.llm.sampling import KeyedSampler, SamplingMark, TextKey
 from assay.watermarks.llm.synthid import played, played_reference
 from assay.zoo.files import load_key, save_key
@@ -216,6 +218,18 @@ def test_messages_are_read(name: str, payload: str | None) -> None:
     unread = carrier.read(model(0), key(name, 1))
     assert unread is not None
     assert not unread.whole
+
+
+def test_messages_of_more_than_63_bits_are_read() -> None:
+    number = 2**199 + 2**64 + 5
+    assert number_of(bits_of(number, 256)) == number
+    carrier, draw = Mpac(delta=30.0, places=64, symbol_bits=4), torch.Generator().manual_seed(3)
+    texts = torch.randint(0, V, (40, 1), generator=draw)
+    for _ in range(40):
+        logits_BV = torch.randn(len(texts), V, generator=draw)
+        texts = torch.cat((texts, carrier.next_ids(logits_BV, texts, Secret.simulated(21), draw)[:, None]), 1)
+    found = carrier.examine(Texts.written(texts[:, :1], texts[:, 1:]), [Secret.simulated(21)], V)
+    assert shown(int(found.message[0, 0]), None, Secret.simulated(21), 256, carrier.scheme).accuracy > 0.9
 
 
 @pytest.mark.parametrize("tournament", [played, played_reference])

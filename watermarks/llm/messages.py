@@ -9,11 +9,12 @@ from ...core.secret import Secret
 
 def bits_of(number: int, bits: int) -> Tensor:
     """(bits,) uint8, most significant first."""
-    return (torch.tensor(number) >> torch.arange(bits - 1, -1, -1) & 1).to(torch.uint8)
+    return torch.tensor([number >> place & 1 for place in range(bits - 1, -1, -1)], dtype=torch.uint8)
 
 
 def number_of(bits_B: Tensor) -> int:
-    return int((bits_B.to(torch.int64) << torch.arange(len(bits_B) - 1, -1, -1)).sum())
+    """Of any number of bits."""
+    return int("".join(str(int(bit)) for bit in bits_B), 2)
 
 
 def embedded(payload: str | None, secret: Secret, bits: int, scheme: str) -> int:
