@@ -79,6 +79,12 @@ def hypergeometric_log10_p(
     return _finished(out, _hypergeometric_mass(k, total, green, n) if mid_p else None)
 
 
+def hypergeometric_log_masses(population: int, marked: int, drawn: int) -> Floats:
+    """ln P[X = k] for k from 0 to the smaller of marked and drawn: the law of hypergeometric_log10_p, for sums of several."""
+    k = np.arange(min(marked, drawn) + 1.0)
+    return _hypergeometric_mass(k, *(np.full(len(k), float(n)) for n in (population, marked, drawn)))
+
+
 def weighted_bits_log10_p(statistic: ArrayLike, trials: ArrayLike, weights: ArrayLike) -> Floats:
     """log10 of an upper bound on P[sum_l w_l X_l >= statistic], X_l ~ Bin(trials, 1/2): the weighted score of a tournament of
     layers l. weights: (L,), of any sign. With equal weights counts_log10_p is exact.

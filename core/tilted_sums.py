@@ -20,27 +20,28 @@ MOST = 200.0  # of the tilt: far above, all mass is at the largest values
 SLACK = 1e-9  # relative, added to p: more than the transform loses
 
 
-def sum_log10_p(statistic: int, log_masses: Sequence[Floats], copies: int = 1) -> float:
-    """log10 P[sum >= statistic] of independent numbers, `copies` of each law; log_masses[i][k] = ln P[X_i = k], k from 0. Right to
-    1e-9 relative however far out, and never below the exact value."""
-    whole = copies * sum(len(law) - 1 for law in log_masses)
+def sum_log10_p(statistic: int, log_masses: Sequence[Floats], copies: int | Sequence[int] = 1) -> float:
+    """log10 P[sum >= statistic] of independent numbers, `copies` of each law, or of every law its own number of them;
+    log_masses[i][k] = ln P[X_i = k], k from 0. Right to 1e-9 relative however far out, and never below the exact value."""
+    copies = [copies] * len(log_masses) if isinstance(copies, int) else copies
+    whole = sum(n * (len(law) - 1) for n, law in zip(copies, log_masses, strict=True))
     if statistic > whole:
         raise ValueError(f"statistic: expected at most {whole}, the largest possible sum, got {statistic}")
     if statistic <= 0:
         return 0.0
     if statistic == whole:
-        return copies * float(sum(law[-1] for law in log_masses)) / LN10
+        return float(sum(n * law[-1] for n, law in zip(copies, log_masses, strict=True))) / LN10
     tilt = _tilt(statistic, log_masses, copies)
     masses, log_scale = _convolved(log_masses, copies, tilt, whole + 1)
     upper = masses[statistic:] * np.exp(-tilt * np.arange(whole + 1 - statistic))
     return min(0.0, (log_scale - tilt * statistic + math.log(upper.sum()) + SLACK) / LN10)
 
 
-def _tilt(statistic: int, log_masses: Sequence[Floats], copies: int) -> float:
+def _tilt(statistic: int, log_masses: Sequence[Floats], copies: Sequence[int]) -> float:
     """Of which the sum's mean is the statistic; 0 where it is below the mean."""
 
     def excess(tilt: float) -> float:
-        return copies * sum(_mean(law, tilt) for law in log_masses) - statistic
+        return sum(n * _mean(law, tilt) for n, law in zip(copies, log_masses, strict=True)) - statistic
 
     if excess(0.0) >= 0:
         return 0.0
@@ -57,14 +58,14 @@ def _mean(law: Floats, tilt: float) -> float:
 
 
 def _convolved(
-    log_masses: Sequence[Floats], copies: int, tilt: float, length: int
+    log_masses: Sequence[Floats], copies: Sequence[int], tilt: float, length: int
 ) -> tuple[NDArray[np.float64], float]:
     """The tilted sum's masses, and the logarithm of what they were divided by."""
     size = 1 << (length - 1).bit_length()
     product, log_scale = np.ones(size // 2 + 1, dtype=np.complex128), 0.0
-    for law in log_masses:
+    for n, law in zip(copies, log_masses, strict=True):
         tilted = law + tilt * np.arange(len(law))
         scale = float(logsumexp(tilted))
-        product *= np.fft.rfft(np.exp(tilted - scale), size) ** copies
-        log_scale += copies * scale
+        product *= np.fft.rfft(np.exp(tilted - scale), size) ** n
+        log_scale += n * scale
     return np.maximum(np.fft.irfft(product, size)[:length], 0), log_scale

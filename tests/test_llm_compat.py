@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from assay.kernels.philox import MASK, blocks
-from assay.watermarks.llm.compat_kgw import TransformersKgw
+from assay.watermarks.llm.compat_kgw import TransformersKgw, greens_log10_p
 from assay.watermarks.llm.compat_synthid import TransformersSynthId, absorbed
 from assay.watermarks.llm.compat_vllm import VllmGumbel, derived
 from assay.watermarks.llm.corpus import Texts
@@ -77,6 +77,59 @@ def test_the_list_after_id_0_is_every_keys_and_no_evidence() -> None:
     ids = [7, 0, 5, 9]
     found = TransformersKgw().examine(Texts.of([ids]), [KEY, KEY + 2], V)
     assert found.scored.tolist() == [[2, 2]]
+
+
+def test_green_ids_of_seeds_sum_up_as_by_hand() -> None:
+    """Two seeds with 1 id, one with 4, of lists of 12 ids in 40; and one with 30, of which 2 must be green."""
+    masses = [stats.hypergeom(40, 12, d).pmf(np.arange(min(d, 12) + 1)) for d in (1, 1, 4, 30)]
+    law = np.ones(1)
+    for mass in masses:
+        law = np.convolve(law, mass)
+    found = [10 ** greens_log10_p(k, ((1, 2), (4, 1), (30, 1)), 40, 12) for k in range(len(law))]
+    np.testing.assert_allclose(found, law[::-1].cumsum()[::-1], rtol=1e-8)
+
+
+@pytest.mark.parametrize(("scheme", "count"), [("lefthash", 500), ("selfhash", 100)])
+def test_p_of_repeated_seeds_is_valid_over_keys(scheme: Any, count: int) -> None:
+    """A text of eight different ids: every seed comes with many ids, and the lists alone are random."""
+    draw, vocabulary = np.random.default_rng(4), 40
+    texts = Texts.of([draw.integers(1, 9, 120).tolist()])
+    keys = draw.integers(2**20, 2**40, count).tolist()
+    found = TransformersKgw(0.3, scheme, 1 if scheme == "lefthash" else 3).examine(texts, keys, vocabulary)
+    for rate in (0.5, 0.2, 0.05, 0.01):
+        claims = (found.log10_p[0] <= np.log10(rate)).sum()
+        assert stats.binom.ppf(1e-5, count, rate / 4) <= claims <= stats.binom.ppf(1 - 1e-5, count, rate)
+
+
+def test_what_counts_is_a_new_pair_of_seed_and_id() -> None:
+    """As many as transformers' different bigrams; a pair of the prompt is no news, its seed with another id is."""
+    ids, scheme = [7, 5, 7, 6, 7, 5, 9, 7, 8], TransformersKgw()
+    scored, _ = scheme.counts(torch.tensor([ids]), KEY, V, ignore_repeated=True)
+    assert scheme.examine(Texts.of([ids]), [KEY], V).scored[0, 0] == scored[0] == 7
+    _, scored_BT = scheme.terms(Texts.of([ids], [4]), KEY, V)
+    assert scored_BT[0].tolist() == [False] * 4 + [True, False, True, True, True]
+
+
+def test_a_prompt_enters_no_synthid_context() -> None:
+    """Behind a prompt a text counts as alone, but for n-grams which that holds."""
+    scheme = TransformersSynthId(4)
+    ids = [*range(10, 30), *range(12, 18), 50, 51]
+    alone, prompt = Texts.of([ids]), [1, 2, 3, 40, 11, 12, 13, 41]
+    told = Texts.of([prompt + ids], [len(prompt)])
+    assert scheme.scored(told)[0, len(prompt) :].tolist() == scheme.scored(alone)[0].tolist()
+    a, b = (scheme.examine(texts, [LAYERS], V) for texts in (alone, told))
+    assert (a.scored.item(), a.log10_p.item()) == (b.scored.item(), b.log10_p.item())
+    quoted = scheme.scored(Texts.of([[10, 11, 12, 13, *ids]], [4]))[0, 4:]
+    assert (quoted != scheme.scored(alone)[0]).nonzero().tolist() == [[3]]
+
+
+def test_vllm_windows_of_a_stretch_hold_the_ids_before_it() -> None:
+    scheme, key = VllmGumbel(), 12345
+    whole = Texts.of([vllm_text(scheme, key, 40)])
+    part = whole.stretches(scheme.scored(whole), [20], 6, scheme.width)
+    assert scheme.examine(part, [key], V).scored[0, 0] == 6
+    every = scheme.uniforms(whole, key)[0, 20:26]
+    assert torch.equal(scheme.uniforms(part, key)[0, 4:], every)
 
 
 def test_synthid_values_masks_and_means_are_transformers() -> None:

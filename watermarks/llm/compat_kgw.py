@@ -4,11 +4,12 @@ lefthash  the id before seeds the list: key x id mod 2^64 - 1
 selfhash  the least of key x a_i x b over the window's ids, the candidate's own among them, with a and b from a permutation of
           1,000,003 places; 64 bits that wrap
 
-transformers counts repeated bigrams unless told otherwise, calls z normal, and scores the prompt with the text. Here p is of
-positions whose seed is new and not 0, which every key gives after id 0: over the draw of the key their lists are independent,
-floor(gamma V) of V each, and the count is binomial. Lists are those of a CPU: the same key gives others on a GPU.
+transformers counts repeated bigrams unless told otherwise, calls z normal, and scores the prompt with the text. Here p is of new
+pairs of seed and id, but for seed 0, which every key gives after id 0. Over the draw of the key the lists of different seeds are
+independent, floor(gamma V) of V ids each: of d ids that follow one seed a hypergeometric number is green, and the count is the sum
+over seeds, whose tail is exact (core/tilted_sums.py). Lists are those of a CPU: the same key gives others on a GPU.
 
-Suffixes: B texts, T positions, N n-grams, H ids of one.
+Suffixes: B texts, T positions, N n-grams, H ids of one, S seeds, D numbers of ids after a seed.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ from torch import Tensor
 
 from ...core.contracts import Configured
 from ...core.statistics import Floats
-from ...core.text_tails import counts_log10_p
-from ...kernels.text_dedup import first_of_runs
+from ...core.text_tails import hypergeometric_log_masses
+from ...core.tilted_sums import sum_log10_p
 from .corpus import Texts
 from .permutation import among_first
 from .sampling import Reading, standard
@@ -102,22 +103,45 @@ class TransformersKgw(Configured):
         return counted_BT.sum(1), (counted_BT & green_BT).sum(1)
 
     def examine(self, texts: Texts, keys: Sequence[int], vocabulary: int) -> Reading:
-        chance = int(vocabulary * self.greenlist_ratio) / vocabulary
         columns = [self._column(texts, key, vocabulary) for key in keys]
-        green, scored = (np.stack([column[i] for column in columns], 1) for i in (0, 1))
-        z = standard(green, chance * scored, chance * (1 - chance) * scored)
-        return Reading(z, scored, counts_log10_p(green, scored, chance))
+        z, scored, log10_p = (np.stack([column[i] for column in columns], 1) for i in range(3))
+        return Reading(z, scored, log10_p)
 
-    def _column(self, texts: Texts, key: int, vocabulary: int) -> tuple[Floats, Floats]:
-        term_BT, scored_BT = self.terms(texts, key, vocabulary)
-        scored = texts.pieces(scored_BT)
-        return (texts.pieces(term_BT) * scored).sum(1).numpy(), scored.sum(1).double().numpy()
+    def _column(self, texts: Texts, key: int, vocabulary: int) -> tuple[Floats, Floats, Floats]:
+        """z, scored pairs and log10 p (B,)."""
+        seeds_BT = texts.pieces(self.seeds(texts.ids_BT, key))
+        green_BT, scored_BT = (texts.pieces(found) for found in self.terms(texts, key, vocabulary))
+        size = int(vocabulary * self.greenlist_ratio)
+        green = (green_BT * scored_BT).sum(1).numpy()
+        z, log10_p = np.full(len(green), np.nan), np.zeros(len(green))
+        for b, (seeds_T, scored_T) in enumerate(zip(seeds_BT, scored_BT, strict=True)):
+            _, drawn_S = np.unique(seeds_T[scored_T].numpy(), return_counts=True)
+            if len(drawn_S):
+                log10_p[b] = greens_log10_p(int(green[b]), _numbered(drawn_S), vocabulary, size)
+                z[b] = _z(green[b], drawn_S, vocabulary, size)
+        return z, scored_BT.sum(1).double().numpy(), log10_p
 
     def terms(self, texts: Texts, key: int, vocabulary: int) -> tuple[Tensor, Tensor]:
         seeds_BT = self.seeds(texts.ids_BT, key)
-        exists_BT = (seeds_BT != NONE) & (torch.arange(seeds_BT.shape[1]) < texts.lengths_B[:, None])
-        seeds_BT = torch.where(exists_BT, seeds_BT, NONE)
-        new_BT = first_of_runs(texts.pieces(seeds_BT)).reshape(seeds_BT.shape)
-        after_BT = torch.arange(seeds_BT.shape[1]) >= texts.prompt_B[:, None]
-        scored_BT = exists_BT & new_BT & after_BT & (seeds_BT != 0)
-        return self.green(texts.ids_BT, seeds_BT, key, vocabulary).double(), scored_BT
+        scored_BT = texts.scored_anchors(seeds_BT, self.width) & (seeds_BT != 0)
+        asked_BT = torch.where(scored_BT, seeds_BT, NONE)
+        return self.green(texts.ids_BT, asked_BT, key, vocabulary).double(), scored_BT
+
+
+@lru_cache(maxsize=2**16)
+def greens_log10_p(green: int, drawn: tuple[tuple[int, int], ...], vocabulary: int, size: int) -> float:
+    """log10 P[as many green ids or more] over the lists of all seeds, `size` ids each. drawn: pairs of a number of ids and how many
+    seeds are followed by so many."""
+    laws = [hypergeometric_log_masses(vocabulary, size, ids) for ids, _ in drawn]
+    return sum_log10_p(green, laws, [seeds for _, seeds in drawn])
+
+
+def _numbered(drawn_S: np.ndarray) -> tuple[tuple[int, int], ...]:
+    drawn_D, seeds_D = np.unique(drawn_S, return_counts=True)
+    return tuple(zip(drawn_D.tolist(), seeds_D.tolist(), strict=True))
+
+
+def _z(green: float, drawn_S: np.ndarray, vocabulary: int, size: int) -> float:
+    chance = size / vocabulary
+    spread_S = drawn_S * (vocabulary - drawn_S) / max(1, vocabulary - 1)
+    return float(standard(np.asarray(green), chance * drawn_S.sum(), chance * (1 - chance) * spread_S.sum()))

@@ -6,6 +6,9 @@ and the table's mean is not 1/2. Over a uniform key the entries that a text's ha
 65,536 values of a layer's sum, given the text, are one circular correlation; layers have independent keys. The tail follows (core/
 tilted_sums.py) with all of these defects in it.
 
+The generator starts from a context of zeros and an empty history, and the prompt enters neither: what counts after a prompt is
+decided among generated ids alone, but for n-grams that the prompt holds, which are no news.
+
 Suffixes: B texts, T positions, N n-grams, H ids of one, L layers.
 """
 
@@ -22,6 +25,7 @@ from torch import Tensor
 from ...core.contracts import Configured
 from ...core.statistics import Floats
 from ...core.tilted_sums import sum_log10_p
+from ...kernels.text_dedup import LAST, window_keys
 from .corpus import Texts
 from .sampling import Reading
 
@@ -94,7 +98,7 @@ class TransformersSynthId(Configured):
         """keys: the layer keys of every owner."""
         shape = (1 if texts.corpus else len(texts.ids_BT), len(keys))
         z, scored, log10_p = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
-        counted = texts.pieces(texts.scored(self.width))
+        counted = texts.pieces(self.scored(texts))
         laws = [
             self.law(hash_T[counted_T])
             for hash_T, counted_T in zip(self._hashes(texts), counted, strict=True)
@@ -108,6 +112,15 @@ class TransformersSynthId(Configured):
                     log10_p[b, k] = sum_log10_p(ones, [law], copies=len(layers))
                     z[b, k] = (ones - len(layers) * means[b]) / np.sqrt(len(layers) * variances[b])
         return Reading(z, scored, log10_p)
+
+    def scored(self, texts: Texts) -> Tensor:
+        """(B, T) bool: generated ids after a generated window that is new among these, and whose n-gram stands in no prompt."""
+        position_T = torch.arange(texts.ids_BT.shape[1])
+        inside_BT = position_T >= texts.prompt_B[:, None]
+        whole_BT = position_T >= texts.prompt_B[:, None] + self.width
+        windows_BT = window_keys(texts.ids_BT, self.width).where(whole_BT, LAST)
+        ngrams_BT = window_keys(texts.ids_BT, self.width, "v2").where(whole_BT | ~inside_BT, LAST)
+        return whole_BT & texts.new(windows_BT, self.width) & texts.new(ngrams_BT, self.width)
 
     def _hashes(self, texts: Texts) -> Tensor:
         """(B, T), in pieces; 0 where there is no n-gram."""
@@ -135,7 +148,7 @@ class TransformersSynthId(Configured):
 
     def terms(self, texts: Texts, keys: Sequence[int], vocabulary: int) -> tuple[Tensor, Tensor]:
         share_BT = self._ones(texts, keys).double() / len(keys)
-        return (0.5 + (share_BT - 0.5) * 2).clamp(0, 1), texts.scored(self.width)
+        return (0.5 + (share_BT - 0.5) * 2).clamp(0, 1), self.scored(texts)
 
 
 def _moments(law: Floats) -> tuple[float, float]:
