@@ -82,8 +82,11 @@ def test_a_text_repeated_ten_times_says_no_more(name: str) -> None:
     assert (found.log10_p[:, 0] <= math.log10(0.05)).sum() <= bounds(2000, 0.05, 0.05)[1]
 
 
-def test_weighted_layers_have_an_upper_bound() -> None:
-    found = SynthId(weighting="linear").examine(texts_of(clean(2000, 40, 12)), [ME], V)
+@pytest.mark.parametrize("depth", [1, 2, 10, 30, 32])
+def test_layers_weigh_from_10_to_1(depth: int) -> None:
+    weights = SynthId(depth=depth).weights()
+    np.testing.assert_allclose(weights / weights[0], np.linspace(10, 1, depth) / 10)
+    found = SynthId(depth=depth).examine(texts_of(clean(2000, 40, 12)), [ME], V)
     assert (found.log10_p[:, 0] <= math.log10(0.05)).sum() <= bounds(2000, 0.05, 0.05)[1]
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ...core.secret import Secret
 from ...core.statistics import Floats
-from ...core.text_tails import counts_log10_p, weighted_bits_log10_p
+from ...core.text_tails import counts_log10_p
+from ...core.weighted_bits import whole_weights_log10_p
 from ...kernels.text_generation import tournament
 from ...kernels.text_mark import TextMark
 from ...kernels.text_words import vocabulary_words
@@ -36,13 +37,13 @@ class SynthId(SamplingMark):
     paper = "Dathathri et al., Nature 634, 2024, doi:10.1038/s41586-024-08025-4"
     scheme = "synthid"
     unit = "z"
-    law = "binomial"
+    law = "weighted binomials"
 
     width: Annotated[int, Ge(1)] = 4
     depth: Annotated[int, Ge(1), Le(32)] = 32
-    weighting: Literal["equal", "linear"] = "equal"
-    """Of layers in the statistic. linear: from 10 to 1, as deep layers have less entropy left; its tail is a bound, half a decade
-    above the exact one."""
+    weighting: Literal["equal", "linear"] = "linear"
+    """Of layers in the statistic. linear: from 10 to 1, as deep layers have less entropy left; the weights of the official weighted
+    mean, which it recommends where no detector is trained. Both tails are exact (core/weighted_bits.py)."""
 
     def text_mark(self, vocabulary: int) -> TextMark:
         return TextMark(vocabulary, self.width, self.prf, "layers", depth=self.depth)
@@ -56,9 +57,12 @@ class SynthId(SamplingMark):
         played_BV = played(torch.softmax(logits_BV.float(), -1), words_BV, self.depth)
         return torch.where(repeated(context_BL, self.width)[:, None], logits_BV, played_BV.log())
 
-    def weights(self) -> Floats:
-        ends = (1.0, 1.0) if self.weighting == "equal" else (10.0, 1.0)
-        return np.linspace(*ends, self.depth)
+    def weights(self) -> NDArray[np.int64]:
+        """Whole numbers in the proportions of `weighting`."""
+        if self.weighting == "equal" or self.depth == 1:
+            return np.ones(self.depth, dtype=np.int64)
+        steps_L = 10 * (self.depth - 1) - 9 * np.arange(self.depth)
+        return steps_L // np.gcd.reduce(steps_L)
 
     def examine(self, texts: Texts, secrets: Sequence[Secret], vocabulary: int) -> Reading:
         ones_BKL, scored = self.summed(texts, streams(secrets, self.scheme), self.text_mark(vocabulary))
@@ -67,7 +71,7 @@ class SynthId(SamplingMark):
         if self.weighting == "equal":
             log10_p = counts_log10_p(sums, self.depth * scored, 0.5)
         else:
-            log10_p = weighted_bits_log10_p(sums, scored, w)
+            log10_p = whole_weights_log10_p(sums, scored, w.tolist())
         return Reading(standard(sums, scored * w.sum() / 2, scored * (w @ w) / 4), scored, log10_p)
 
     def terms(self, texts: Texts, secret: Secret, vocabulary: int) -> tuple[Tensor, Tensor]:
