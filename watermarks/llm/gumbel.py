@@ -1,6 +1,6 @@
-"""The next id is the argmax of logits and keyed Gumbel noise: a draw from the softmax by the key alone (Aaronson, 2022; Kuditipudi
-et al., TMLR 2024, arXiv:2307.15593). Where the window has come before, the id is drawn without the key, so that within a text
-nothing is distorted.
+"""The next id is the argmax of logits and keyed Gumbel noise, which a hash of the window gives: a draw from the softmax by the key
+alone (Aaronson, 2022). It is not the fixed key sequence, aligned with the text, of Kuditipudi et al. (TMLR 2024, arXiv:2307.15593).
+Where the window has come before, the id is drawn without the key, so that within a text nothing is distorted.
 
 Suffixes: B rows or texts, T positions, L ids so far, V vocabulary, K keys.
 """
@@ -39,7 +39,7 @@ def keyed_ids(
 
 @dataclass(frozen=True)
 class Gumbel(SamplingMark):
-    paper = "Aaronson, 2022; Kuditipudi et al., TMLR 2024, arXiv:2307.15593"
+    paper = "Aaronson, 2022"
     scheme = "gumbel"
     unit = "standardised sum of -ln(1 - u)"
     law = "gamma"

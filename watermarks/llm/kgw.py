@@ -39,7 +39,8 @@ class Kgw(SamplingMark):
     delta: Annotated[float, Gt(0)] = 2.0
     width: Annotated[int, Ge(1)] = 1
     window: Window = "left"
-    """left: the whole window seeds the list; minhash: one id of it does; self: one of it and the candidate."""
+    """left: the whole window seeds the list; minhash: one id of it does; self: one of it and the candidate. The official code
+    biases only the 40 likeliest candidates of self, for its time; here all of the vocabulary is biased."""
 
     def text_mark(self, vocabulary: int) -> TextMark:
         """Of words: a window that one id stands for has width 1."""

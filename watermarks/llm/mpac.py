@@ -44,6 +44,8 @@ class Mpac(SamplingMark):
 
     delta: Annotated[float, Gt(0)] = 2.0
     width: Annotated[int, Ge(1)] = 1
+    """Of the window that seeds the lists and chooses the place. The official code seeds by selfhash, in which the candidate takes
+    part, and chooses the place from the last two ids."""
     symbol_bits: Literal[1, 2, 4] = 2
     places: Annotated[int, Ge(1), Le(64)] = 8
     payload: str | None = None

@@ -35,7 +35,8 @@ class Unigram(SamplingMark):
     dedup = "v2"
     width: ClassVar[int] = 0
 
-    gamma: Annotated[float, Gt(0), Lt(1)] = 0.25
+    gamma: Annotated[float, Gt(0), Lt(1)] = 0.5
+    """Of the official code; the green lists of kgw take 0.25."""
     delta: Annotated[float, Gt(0)] = 2.0
 
     def text_mark(self, vocabulary: int) -> TextMark:
