@@ -62,7 +62,7 @@ class SynthId(SamplingMark):
         if self.weighting == "equal" or self.depth == 1:
             return np.ones(self.depth, dtype=np.int64)
         steps_L = 10 * (self.depth - 1) - 9 * np.arange(self.depth)
-        return steps_L // np.gcd.reduce(steps_L)
+        return steps_L // int(np.gcd.reduce(steps_L))
 
     def examine(self, texts: Texts, secrets: Sequence[Secret], vocabulary: int) -> Reading:
         ones_BKL, scored = self.summed(texts, streams(secrets, self.scheme), self.text_mark(vocabulary))
