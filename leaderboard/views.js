@@ -58,12 +58,12 @@ function schemeFacts(name, row, here) {
     ["Family", d?.family],
     ["Key", d?.derivation],
     ["Paper", d?.paper === "none" ? "" : d?.paper],
-    ["Rank", row?.rank ? `${row.rank} of ${here.allSchemes.length - here.allSchemes.includes(data.control)}` : ""],
+    ["Rank", row?.rank ? `${row.rank} of ${here.rows.filter((other) => other.rank).length}` : ""],
     ["Attacks decided", row ? `${row.cells} of ${row.board_cells}${row.rank || !row.decided ? "" : ", too few for a rank"}` : ""],
     ["Survived", row?.decided ? `${row.survived} of ${row.decided} decided trials over ${plural(seeds, "seed")}` : ""],
     ["Owner’s cost", known(row?.cost_pp) ? points(row.cost_pp) : ""],
     ["Payload", bits],
-    ["False claims", row ? `${row.false_claims || "none"} in ${row.controls} controls` : ""],
+    ["False claims", row?.controls ? `${row.false_claims || "none"} in ${plural(row.controls, "control")}` : ""],
     ["Claims on rivals", row?.claims_on_rivals ? `${row.claims_on_rivals}; no null model is a rival’s` : ""],
   ]);
 }
