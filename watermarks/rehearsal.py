@@ -61,9 +61,10 @@ class Rehearsal(Watermark):
     """Triggers beside every batch."""
     coupling: Annotated[float, Ge(0)] = 0.3
     """Weight of 1 - cosine between a trigger's features and the target class's mean in the batch (DeepTracer's coupling)."""
-    rehearsal: Annotated[float, Ge(0)] = 0.03
-    """Weight of the rehearsed thief's cross-entropy on the triggers. On digits .03 costs the owner 2 points of accuracy (seed 0):
-    what a thief shall learn from answers must stand in them."""
+    rehearsal: Annotated[float, Ge(0)] = 0.003
+    """Weight of the rehearsed thief's cross-entropy on the triggers. What a thief shall learn from answers must stand in them: at
+    .03 a thief of digits' scores shows 38, 40 and 46 of 50 triggers (seeds 0, 1, 2) instead of 36, 26 and 31, or 30, 24 and 29 by
+    coupling alone, but on Fashion-MNIST that costs the owner 11 points of accuracy, .01 costs 3.4, .003 costs 0.3."""
     look_ahead: Annotated[float, Gt(0)] = 0.1
     """Learning rate of the thief's step."""
 
