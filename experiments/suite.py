@@ -67,6 +67,10 @@ def narrowed(blocks: list[Axes], words: Sequence[str]) -> tuple[list[Axes], list
     for word in words:
         axis, _, text = word.partition("=")
         asked = [text] if text.startswith(("[", "{")) else text.split(",")
+        if axis in GROUPS and text.startswith("["):
+            raise ConfigError(
+                f"{word}: expected options with commas between them; set {axis}={text.strip('[]')}"
+            )
         known = {str(value) for axes in whole for value in axes.get(axis, ())}
         strange = [value for value in asked if value not in known]
         if strange == asked:

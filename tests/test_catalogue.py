@@ -120,6 +120,8 @@ def test_words_narrow_a_suite() -> None:
     assert sorted(s.config["task"]["limit"] for s in limits) == [40, 50]
     with pytest.raises(ConfigError, match="the suite has no attack=wrk"):
         cells("attack=wrk,none")
+    with pytest.raises(ConfigError, match="set attack=none,distill"):
+        cells("attack=[none,distill]")
     with pytest.raises(ConfigError, match="no block of suite quick"):
         cells("deployment=open", "attack=distill,extract")
 
