@@ -23,7 +23,11 @@ def trial(points: list[tuple[float, bool | None]], status: str = "ok", goal: str
         for loss, found in points
     ]
     choices = {"task": "t", "watermark": "w", "attack": "a", "deployment": "open"}
-    rest = {"controls": {}, "owner": {"unmarked_accuracy": 0.9}, "marked": {"fpr": 0.01, "accuracy": 0.9, "log10_p": -9.0}}
+    rest = {
+        "controls": {},
+        "owner": {"unmarked_accuracy": 0.9},
+        "marked": {"fpr": 0.01, "accuracy": 0.9, "log10_p": -9.0},
+    }
     declared = {"attack": {"goal": goal}, "watermark": {}}
     return {"status": status, "seed": 0, "choices": choices, "declared": declared, "curve": curve, **rest}
 
