@@ -86,7 +86,7 @@ def test_models_that_cannot_be_read_are_no_draws_from_the_null() -> None:
     """They claim nothing, so counted among the models they would make any rate smaller than it is."""
     hits_MK = np.random.default_rng(6).binomial(100, 0.2, (3 + 40, 2 + 50)).astype(np.float64)
     hits_MK[-10:] = np.nan
-    kinds: list[Kind] = ["other_seed"] * 30 + ["other_architecture"] * 10
+    kinds: list[Kind] = ["other_seed" if i < 30 else "other_architecture" for i in range(40)]
     scores = Scores.binomial(hits_MK, 100, 0.1, "hits")
     found = Matrix(scores, [], range(2, 52), {}, kinds, ("random_keys",), 0.01)
     assert found.readable == found.nobodys[:30]

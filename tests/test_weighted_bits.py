@@ -46,7 +46,7 @@ def test_p_is_uniform_over_texts_and_below_the_bound(trials: int) -> None:
 def test_at_the_edges() -> None:
     total = 5 * sum(LAYERS)
     found = whole_weights_log10_p([[0], [total]], [[5]], LAYERS)
-    np.testing.assert_allclose(found, [[0], [-160 * math.log10(2)]])
+    np.testing.assert_allclose(found, [[0.0], [-160 * math.log10(2)]])
     assert whole_weights_log10_p(0, 0, LAYERS) == 0
     far = (MOST + 1) * sum(LAYERS) * 11 // 20
     exact, bound = (float(whole_weights_log10_p(far, n, LAYERS)) for n in (MOST, MOST + 1))
@@ -54,4 +54,4 @@ def test_at_the_edges() -> None:
     assert bound < -1000
     for bad in ((0.5, 2, [1]), (3, 2, [1]), (1, 2, [0.5]), (1, 2, [0])):
         with pytest.raises(ValueError, match="expected sums"):
-            whole_weights_log10_p(*bad)  # type: ignore[arg-type]
+            whole_weights_log10_p(*bad)
