@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .frontier import Floats, Thefts, area, cell_of, curves, knots, shares, worst
-from .ranking import Record, outcome, schemes
+from .frontier import Floats, Thefts, area, curves, knots, shares, worst
+from .ranking import DECIDED, Record, cell_of, outcome, schemes
 
 DRAWS = 2000
 FEWEST = 8
@@ -210,7 +210,7 @@ def _survived(members: list[list[Record]]) -> Floats:
     for m, records in enumerate(members):
         for record in records:
             result = outcome(record)[0]
-            if result in ("survives", "removed", "forged"):
+            if result in DECIDED:
                 runs[m, record["seed"], cell_of(record)].append(result == "survives")
     seeds = {seed: s for s, seed in enumerate(sorted({seed for _, seed, _ in runs}))}
     cells = {cell: c for c, cell in enumerate(sorted({cell for _, _, cell in runs}))}

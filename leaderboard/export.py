@@ -22,7 +22,7 @@ from typing import Any
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
 from .interaction_table import written
-from .ranking import BOARD, BUDGET, Record
+from .ranking import BOARD, BUDGET, OUTCOMES, Record
 from .scores import WIDE, scores, worst_attack
 from .screen import screened, sentences
 from .store import Excluded
@@ -47,22 +47,20 @@ TEXT = set(BOARD) | {
     "benign_worst_kind",
 }
 COUNTS = {
+    *("survived", "decided", "blind_survived", "blind_decided", *OUTCOMES[1:]),
     *(
-        "survived",
-        "decided",
-        "blind_survived",
-        "blind_decided",
-        "removed",
-        "forged",
-        "undecided",
-        "too_costly",
-        "blocked",
-        "not_applicable",
-        "failed",
+        "cells",
+        "board_cells",
+        "controls",
+        "claims_on_rivals",
+        "false_claims",
+        "seeds",
+        "rank",
+        "tied_best",
+        "tied_worst",
     ),
-    *("cells", "board_cells", "controls", "claims_on_rivals"),
-    *("false_claims", "seeds", "rank", "tied_best", "tied_worst", "tpr_seeds", "tpr_equals", "forging_seeds"),
-    *("forging_equals", "bits", "size_cells", "alarmed", "watched", "cost_never", "cost_trials"),
+    *("tpr_seeds", "tpr_equals", "forging_seeds", "forging_equals", "bits", "size_cells"),
+    *("alarmed", "watched", "cost_never", "cost_trials"),
 }
 """Columns of words and of whole numbers; all others are numbers, and any may be missing."""
 MISSING = "–"

@@ -23,11 +23,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .ranking import BUDGET, Record, is_claim, losses, outcome
+from .ranking import BUDGET, Cell, Record, cell_of, is_claim, losses, outcome
 
 Floats = NDArray[np.float64]
-Cell = tuple[str, str]
-"""Attack and deployment."""
 FORGING = 0.01
 """Of more forged claims no survival is worth anything (Assay's protocol, rule 12)."""
 
@@ -68,10 +66,6 @@ class Frontier:
     most_X: Floats
     low_X: Floats
     high_X: Floats
-
-
-def cell_of(record: Record) -> Cell:
-    return record["choices"]["attack"], record["choices"].get("deployment", "")
 
 
 def thefts(records: Iterable[Record]) -> Thefts:

@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from typing import Any
 
 Record = dict[str, Any]
+Cell = tuple[str, str]
+"""Attack and deployment."""
 BUDGET = 0.02
 BOARD = ("task", "model", "adversary", "verification")
 OUTCOMES = ("survives", "removed", "forged", "undecided", "too_costly", "blocked", "not_applicable", "failed")
@@ -110,6 +112,10 @@ def accuses(claimed: int, tried: int, fpr: float | None) -> bool:
     return 1 - fewer < SIGNIFICANT
 
 
+def cell_of(record: Record) -> Cell:
+    return record["choices"]["attack"], record["choices"].get("deployment", "")
+
+
 def board_of(record: Record) -> tuple[str, ...]:
     return tuple(record["choices"].get(axis, "") for axis in BOARD)
 
@@ -131,22 +137,16 @@ def is_claim(record: Record) -> bool:
 def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
     """A row per board and scheme, best first. Equal results share a rank; schemes that too few attacks decide come last, with
     none. cells: how many attacks and deployments decide the scheme; board_cells: any scheme of its board."""
-    groups = schemes(records)
-    rows = [_row(members, budget) for members in groups.values()]
-    cells: dict[tuple[str, ...], set[tuple[str, str]]] = defaultdict(set)
-    for (*board, _), members in groups.items():
-        cells[tuple(board)] |= _decided(members, budget)
+    rows = [_row(members, budget) for members in schemes(records).values()]
+    decided: dict[tuple[str, ...], set[Cell]] = defaultdict(set)
     for row in rows:
-        row["board_cells"] = len(cells[_board(row)])
+        decided[_board(row)] |= row["cells"]
+    for row in rows:
+        row |= {"cells": len(row["cells"]), "board_cells": len(decided[_board(row)])}
     for row in rows:
         better = sum(_board(other) == _board(row) and _merit(other) > _merit(row) for other in rows)
         row["rank"] = better + 1 if _merit(row)[0] else None
     return sorted(rows, key=lambda row: (_board(row), [-value for value in _merit(row)], row["watermark"]))
-
-
-def _decided(records: list[Record], budget: float) -> set[tuple[str, str]]:
-    found = (r for r in records if outcome(r, budget)[0] in DECIDED)
-    return {(r["choices"]["attack"], r["choices"].get("deployment", "")) for r in found}
 
 
 def _board(row: Record) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ def _row(records: list[Record], budget: float) -> Record:
         "cost_pp": _cost(done),
         "survived": counts["survives"],
         "decided": sum(counts[name] for name in DECIDED),
-        "cells": len(_decided(records, budget)),
+        "cells": {cell_of(record) for record, result, _ in found if result in DECIDED},
         **{name: counts[name] for name in OUTCOMES[1:]},
         "worst": _worst(found),
         "blind_survived": sum(unseeing),
@@ -213,9 +213,8 @@ def _cost(done: list[Record]) -> float | None:
 
 def _worst(found: list[tuple[Record, str, float | None]]) -> float | None:
     """The smallest share of decided trials survived under any attack and deployment; None where nothing was decided."""
-    survived: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    survived: dict[Cell, list[bool]] = defaultdict(list)
     for record, result, _ in found:
         if result in DECIDED:
-            attack = record["choices"]["attack"], record["choices"].get("deployment", "")
-            survived[attack].append(result == "survives")
+            survived[cell_of(record)].append(result == "survives")
     return min((sum(trials) / len(trials) for trials in survived.values()), default=None)

@@ -14,8 +14,8 @@ import numpy as np
 
 from .compare import DRAWS, Interval, area_intervals, mean_interval, ranks, worst_interval
 from .deployed import baselines, summary
-from .frontier import Floats, Rate, areas, cell_of, forging, forging_verdict, survival, thefts, worst
-from .ranking import BOARD, BUDGET, Record, is_claim, losses, ranking, schemes
+from .frontier import Floats, Rate, areas, forging, forging_verdict, survival, thefts, worst
+from .ranking import BOARD, BUDGET, Record, cell_of, is_claim, losses, ranking, schemes
 
 WIDE = 0.1
 """The longer of the two ranges of the area under the frontier; the shorter is the budget."""

@@ -512,12 +512,12 @@ def test_neither_margin_nor_entanglement_survives_hard_labels_on_digits() -> Non
 
 @pytest.mark.slow
 def test_a_thief_who_learns_from_scores_copies_a_rehearsed_mark() -> None:
-    """T2S: the mark survives extraction. Digits, 288 queries: with scores 36 of 50 (seeds 1, 2: 26 and 31), where plain content
-    triggers keep 0 and nobody's models hit 0. With labels it depends on the seed: 17, 0, 3. It costs the owner 1.7 points of
-    accuracy (-.3, .6)."""
+    """T2S: the mark survives extraction. Digits, 288 queries: with scores 36 of 50 (seeds 1, 2: 26 and 31), of which coupling alone
+    makes 30, 24 and 29; plain content triggers keep 0 and nobody's models hit 0. With labels: 17, 0, 3. It costs the owner 1.7
+    points of accuracy (-.3, .6)."""
     _, scores = stolen("rehearsal", "distill", "api_scores", "attack.shares=[1.0]")
     found, *nobody = hits("rehearsal", [scores, *clean_models(trial("rehearsal"), 5)])
-    assert found >= 20
+    assert found >= 25
     assert max(nobody) <= 5
     _, plain = stolen("zhang_content", "distill", "api_scores", "attack.shares=[1.0]")
     assert hits("zhang_content", [plain])[0] <= 2
