@@ -222,7 +222,7 @@ def _hits_cpu(
     added M at a time. Where the keys' triggers follow each other as the rows do, nothing is copied."""
     label_MU, expected_KT = _narrow(labels_MU, targets_KT)
     (keys, triggers), suspects = expected_KT.shape, len(labels_MU)
-    if index_KT is not None and len(bounds) == 2 and _in_order(index_KT):
+    if index_KT is not None and list(bounds) == [0, triggers] and _in_order(index_KT):
         return _hits_in_order(label_MU, expected_KT)
     answer_UM = label_MU.t().contiguous().numpy()
     out_MKP = torch.empty(suspects, keys, len(bounds) - 1, dtype=torch.int64)
