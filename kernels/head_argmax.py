@@ -196,8 +196,8 @@ def _combined(reals_2SN: Tensor, counts_2SN: Tensor, target_N: Tensor, own_N: Te
 
 
 def head_argmax_triton(hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, bias_V: Maybe = None) -> Readout:
-    # Offsets within a tile are 32-bit: what is farther apart is copied.
-    hidden_ND, head_VD = (x if max(x.stride()) < 2**24 else x.contiguous() for x in (hidden_ND, head_VD))
+    # Offsets within a tile, of 256 tokens at most, are 32-bit: what is farther apart is copied.
+    hidden_ND, head_VD = (x if max(x.stride()) < 2**23 else x.contiguous() for x in (hidden_ND, head_VD))
     (N, D), V, device, name = hidden_ND.shape, len(head_VD), hidden_ND.device, _tile(hidden_ND, head_VD)
     rows, tokens, depth, warps, stages, _ = (FULL if hidden_ND.dtype == torch.float32 else HALF)[name]
     row_tiles, token_tiles = ceil_div(N, rows), ceil_div(V, tokens)

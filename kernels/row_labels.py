@@ -95,7 +95,7 @@ def _lane_labels_kernel(
     best = tl.full((ROWS,), float("-inf"), tl.float64 if WIDE else tl.float32)
     which, bad = tl.zeros((ROWS,), tl.int32), tl.zeros((ROWS,), tl.int1)
     for column in range(classes):
-        value = tl.load(base + column * stride_class, mask=inside, other=0).to(best.dtype)
+        value = tl.load(base + tl.cast(column, tl.int64) * stride_class, mask=inside, other=0).to(best.dtype)
         which = tl.where(value > best, column, which)
         best = tl.maximum(best, value)
         bad |= (tl.abs(value) <= float("inf")) == 0  # false for a NaN alone

@@ -170,12 +170,14 @@ def _look_up_cpu(
     """`look_up` for one suspect and CELLS targets at a time, or those of a key."""
     (suspects, rows, classes), (keys, triggers) = logits_MUC.shape, targets_KT.shape
     _, stride_row, stride_class = logits_MUC.stride()
-    hits_MKP = torch.empty(suspects, keys, len(bounds) - 1, dtype=torch.int64)
-    sums_MKP = torch.empty(hits_MKP.shape if margins else 0, dtype=best.first_MU.dtype)
-    span = (max(1, 1 + (rows - 1) * stride_row + (classes - 1) * stride_class),)
-    step = max(1, CELLS // max(1, triggers))
+    hits_MKP = torch.zeros(suspects, keys, len(bounds) - 1, dtype=torch.int64)
+    sums_MKP = torch.zeros(hits_MKP.shape if margins else 0, dtype=best.first_MU.dtype)
+    if not triggers:
+        return hits_MKP, sums_MKP
+    span = (1 + (rows - 1) * stride_row + (classes - 1) * stride_class,)
+    step = max(1, CELLS // triggers)
     for k in range(0, keys, step):
-        target_KT, row_KT = targets_KT[k : k + step].numpy(), index_KT[k : k + step].long().numpy()
+        target_KT, row_KT = (given_KT[k : k + step].long().numpy() for given_KT in (targets_KT, index_KT))
         known_KT = (target_KT >= 0) & (target_KT < classes)
         place_KT = torch.from_numpy(row_KT * stride_row + np.where(known_KT, target_KT, 0) * stride_class)
         for m in range(suspects):

@@ -168,8 +168,12 @@ def test_a_bias_of_another_dtype(way: Way) -> None:
 @WAYS
 @pytest.mark.parametrize("D", [5, 64])
 def test_offsets_beyond_32_bits(way: Way, D: int) -> None:
-    """Rows 2^24 - 16 numbers apart pass 2^31 at row 129, rows 2^31 apart at once; memory never touched is never used."""
-    hidden_ND, head_VD, target_N = whole(2, D), whole(140, D, seed=1), torch.tensor([139, 130])
+    """Rows 2^24 - 16 numbers apart pass 2^31 at row 129, which the tile for many positions holds, rows 2^31 apart at once; memory
+    never touched is never used."""
+    many_ND, head_VD, many_N = whole(17, D), whole(140, D, seed=1), torch.tensor([139, 130] + 15 * [7])
+    expected = head_argmax_reference(many_ND, head_VD, many_N)
+    same(way(many_ND.bfloat16(), far(head_VD, 2**24 - 16), many_N), expected)
+    hidden_ND, target_N = many_ND[:2], many_N[:2]
     expected = head_argmax_reference(hidden_ND, head_VD, target_N)
     same(way(hidden_ND.bfloat16(), far(head_VD, 2**24 - 16), target_N), expected)
     same(way(far(hidden_ND, 2**31), head_VD.bfloat16(), target_N), expected)

@@ -161,6 +161,9 @@ def test_hits_of_nothing(place: str) -> None:
             assert not hits_MK.any()
             assert margins_MK.isnan().all()
             assert trigger_hits(logits_MUC, nothing_KT[:keys], nothing_KT[:keys], top=2).sum() == 0
+    no_rows_MUC = torch.zeros(2, 0, 3, device=place)
+    assert trigger_hits(no_rows_MUC, nothing_KT, top=2).tolist() == [[0] * 3] * 2
+    assert hits_and_margins(no_rows_MUC, nothing_KT)[1].isnan().all()
 
 
 # --- logits
@@ -281,6 +284,24 @@ def test_offsets_beyond_32_bits(place: str, monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("width", [torch.int32, torch.int64])
+def test_classes_far_apart(width: torch.dtype, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes 2^28 logits apart: the ninth lies beyond 32 bits, whatever the width of the targets."""
+    if place == "cpu":
+        monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *arguments: None)
+    room = torch.empty(2**31 + 100, dtype=torch.bfloat16, device=place)
+    far_MUC = room.as_strided((2, 3, 9), (12, 4, 2**28))
+    far_MUC[:] = torch.arange(54).reshape(2, 3, 9)
+    targets_KT, index_KT = (
+        torch.tensor(rows, dtype=width, device=place) for rows in ([[8, 8, 7]], [[0, 1, 2]])
+    )
+    assert trigger_hits(far_MUC, targets_KT, index_KT).tolist() == [[2], [2]]
+    assert trigger_hits(far_MUC, targets_KT, index_KT, top=2).tolist() == [[3], [3]]
+    hits_MK, margins_MK = hits_and_margins(far_MUC, targets_KT, index_KT)
+    assert hits_MK.tolist() == [[2], [2]]
+    assert margins_MK.flatten().tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
 def test_every_result_is_written_and_twice_the_same(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = moved(place, *drawn((5, 7, 3, 17, 33)))
 
@@ -356,7 +377,11 @@ def test_triggers_in_the_order_of_the_rows(left: int, width: torch.dtype, place:
         expected = trigger_hits_reference(logits_MUC, targets_KT, index_KT.long(), [triggers])[..., 0]
         assert torch.equal(trigger_hits(*moved(place, logits_MUC, targets_KT, index_KT)).cpu(), expected)
         labels_MU = row_labels.row_labels(logits_MUC)
-        assert torch.equal(trigger_hits(*moved(place, labels_MU, targets_KT, index_KT)).cpu(), expected)
+        given = moved(place, labels_MU, targets_KT, index_KT)
+        assert torch.equal(trigger_hits(*given).cpu(), expected)
+        for lengths in ([triggers // 2], [0, triggers // 3], [0], [triggers]):
+            expected = trigger_hits_reference(labels_MU, targets_KT, index_KT.long(), lengths)
+            assert torch.equal(trigger_hits(*given, lengths).cpu(), expected)
 
 
 # --- errors
