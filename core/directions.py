@@ -1,16 +1,18 @@
 """The exact law of the cosine between a fixed vector and a random direction, and Fisher's combination of p-values, in log10.
 
 If u is uniform on the sphere of R^d, its cosine c with any fixed vector has P[cos >= c] = I_{1 - c^2}((d - 1) / 2, 1/2) / 2 for
-c >= 0 (Iscen et al. 2017), by symmetry for the rest.
+c >= 0 (Iscen et al. 2017), by symmetry for the rest. So c sqrt((d - 1) / (1 - c^2)) is Student's t with d - 1 degrees of freedom,
+whose tail is taken where the beta integral leaves the doubles.
 """
 
 import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc, betaln, gammaln, hyp2f1, logsumexp, xlogy
+from scipy.special import betainc, gammaln, logsumexp, xlogy
 
 from .statistics import LN10, Floats
+from .weight_tests import TINY, student_log10_p
 
 
 def cosine_log10_p(cosine: ArrayLike, dimensions: int) -> Floats:
@@ -21,15 +23,13 @@ def cosine_log10_p(cosine: ArrayLike, dimensions: int) -> Floats:
             f"expected cosines in [-1, 1] and 2 dimensions or more, got {np.abs(c).max()} and {dimensions}"
         )
     c = np.clip(c, -1, 1 - 2**-52)  # an exact 1 is rounding, and no p is 0
-    a, x = (dimensions - 1) / 2, 1 - c**2
-    whole = betainc(a, 0.5, x)
-    with np.errstate(divide="ignore"):
-        direct = np.log(np.where(c >= 0, whole / 2, 1 - whole / 2))
-        # Where the beta integral leaves the doubles: I_x(a, b) = x^a (1 - x)^b F(a + b, 1; a + 1; x) / (a B(a, b)).
-        small = np.minimum(x, 0.9)
-        series = a * np.log(small) + np.log1p(-small) / 2 + np.log(hyp2f1(a + 0.5, 1, a + 1, small))
-    tiny = series - math.log(a) - betaln(a, 0.5) - math.log(2)
-    return np.asarray(np.where((c > 0) & (whole < 1e-280), tiny, direct) / LN10)
+    free, rest = dimensions - 1, 1 - c**2
+    whole = betainc(free / 2, 0.5, rest)
+    tiny = (c > 0) & (whole <= TINY)
+    out = np.log10(np.where(c < 0, 1 - whole / 2, whole / 2), out=np.empty(c.shape), where=~tiny)
+    t = c[tiny] * np.sqrt(free / rest[tiny])
+    out[tiny] = [student_log10_p(x, free) - math.log10(2) for x in t.tolist()]
+    return out
 
 
 def fisher_log10_p(log10_p: ArrayLike) -> Floats:

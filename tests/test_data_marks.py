@@ -45,12 +45,13 @@ def test_cosine_law_in_two_dimensions_is_an_arc() -> None:
 
 
 def test_cosine_tail_stays_exact_where_doubles_end() -> None:
-    """Where the beta integral underflows the series goes on: at 785 dimensions I_x is x^392 / (392 B) (1 - x)^(1/2) F."""
+    """Below 1e-308 too, where a large cosine meets few dimensions and where a small one meets many."""
     mpmath.mp.dps = 40
-    for cosine in (0.3, 0.9, 0.95):
-        whole = mpmath.betainc(392, mpmath.mpf(1) / 2, 0, 1 - mpmath.mpf(cosine) ** 2, regularized=True)
+    for cosine, dimensions in ((0.3, 785), (0.9, 785), (0.95, 785), (0.5, 10_000), (0.3, 20_000), (0.2, 50_000)):
+        half = mpmath.mpf(dimensions - 1) / 2
+        whole = mpmath.betainc(half, mpmath.mpf(1) / 2, 0, 1 - mpmath.mpf(cosine) ** 2, regularized=True)
         expected = float(mpmath.log10(whole / 2))
-        assert float(cosine_log10_p(cosine, 785)) == pytest.approx(expected, rel=1e-9)
+        assert float(cosine_log10_p(cosine, dimensions)) == pytest.approx(expected, rel=1e-9)
     assert float(cosine_log10_p(0.95, 785)) < -390
 
 
