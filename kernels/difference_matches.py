@@ -14,15 +14,15 @@ from torch import Tensor
 from .lang import Build, jit, on_gpu, tl
 
 BITS = 256  # a tile of the Triton kernel
-CELLS_AT_ONCE = 2**22  # M x keys x B at a time on the CPU: two gathered tensors of 32 MB in float64
+CELLS_AT_ONCE = 2**22  # suspects x keys x B at a time on the CPU: two gathered tensors of 32 MB in float64
 
 
 def difference_matches_reference(
     weights_MJ: Tensor, plus_KB: Tensor, minus_KB: Tensor | None, expected_KB: Tensor
 ) -> Tensor:
     """The definition: (M, K) int64. Without `minus_KB` the comparison is with 0."""
-    other_MKB = torch.zeros(()) if minus_KB is None else weights_MJ.double()[:, minus_KB]
-    return ((weights_MJ.double()[:, plus_KB] > other_MKB) == expected_KB.bool()).sum(-1)
+    other_MKB = torch.zeros(()) if minus_KB is None else weights_MJ[:, minus_KB].double()
+    return ((weights_MJ[:, plus_KB].double() > other_MKB) == expected_KB.bool()).sum(-1)
 
 
 @jit
@@ -84,7 +84,8 @@ def difference_matches(
     weights_MJ: Tensor, plus_KB: Tensor, minus_KB: Tensor | None, expected_KB: Tensor
 ) -> Tensor:
     """(M, K) int64: how many bits [w[plus] > w[minus]], or [w[plus] > 0] without `minus_KB`, equal the expected ones (0 or 1).
-    A NaN weight is not larger. ValueError for shapes that differ or positions outside [0, J)."""
+    A NaN weight is not larger. ValueError for shapes that differ or positions outside [0, J). CPU memory beyond the result:
+    CELLS_AT_ONCE gathered weights, or those of a suspect and key, twice in their dtype and in float64."""
     if weights_MJ.ndim != 2 or not weights_MJ.is_floating_point():
         raise ValueError(
             f"weights_MJ: expected a matrix of floats, got {weights_MJ.dtype} of shape {tuple(weights_MJ.shape)}"
@@ -95,17 +96,17 @@ def difference_matches(
     indices = [plus_KB] if minus_KB is None else [plus_KB, minus_KB]
     if on_gpu(weights_MJ, expected_KB, *indices):
         return difference_matches_triton(weights_MJ, plus_KB, minus_KB, expected_KB)
-    step = max(1, CELLS_AT_ONCE // max(1, len(weights_MJ) * plus_KB.shape[1]))
-    parts = [
-        difference_matches_reference(
-            weights_MJ,
-            plus_KB[k : k + step],
-            None if minus_KB is None else minus_KB[k : k + step],
-            expected_KB[k : k + step],
-        )
-        for k in range(0, len(plus_KB), step)
-    ]
-    return torch.cat(parts, 1) if parts else torch.empty(len(weights_MJ), 0, dtype=torch.int64)
+    (suspects, _), (keys, bits) = weights_MJ.shape, plus_KB.shape
+    out_MK = torch.empty(suspects, keys, dtype=torch.int64)
+    some_m = max(1, min(suspects, CELLS_AT_ONCE // max(1, bits)))
+    some_k = max(1, CELLS_AT_ONCE // max(1, some_m * bits))
+    for m in range(0, suspects, some_m):
+        for k in range(0, keys, some_k):
+            part = slice(k, k + some_k)
+            minus = None if minus_KB is None else minus_KB[part]
+            of_keys = plus_KB[part], minus, expected_KB[part]
+            out_MK[m : m + some_m, part] = difference_matches_reference(weights_MJ[m : m + some_m], *of_keys)
+    return out_MK
 
 
 def _check_positions(name: str, index_KB: Tensor, shape: torch.Size, weights: int) -> None:

@@ -213,12 +213,15 @@ def projection_matches(
             f"expected_KB: expected a row of bits for each of {len(streams)} keys, got {tuple(expected_KB.shape)}"
         )
     on_gpu(weights_MJ, expected_KB)
-    out_MK = torch.empty(len(weights_MJ), len(streams), dtype=torch.int64, device=weights_MJ.device)
-    step = max(1, SUMS_AT_ONCE // max(1, len(weights_MJ) * expected_KB.shape[1]))
-    for start in range(0, len(streams), step):
-        part = slice(start, start + step)
-        positive_MKB = _positive(weights_MJ, streams[part], expected_KB.shape[1], kind)
-        out_MK[:, part] = (positive_MKB == expected_KB[part].bool()).sum(-1)
+    suspects, (keys, bits) = len(weights_MJ), expected_KB.shape
+    out_MK = torch.empty(suspects, keys, dtype=torch.int64, device=weights_MJ.device)
+    some_m = max(1, min(suspects, SUMS_AT_ONCE // max(1, bits)))
+    some_k = max(1, SUMS_AT_ONCE // max(1, some_m * bits))
+    for m in range(0, max(1, suspects), some_m):
+        for k in range(0, keys, some_k):
+            part = slice(k, k + some_k)
+            positive_MKB = _positive(weights_MJ[m : m + some_m], streams[part], bits, kind)
+            out_MK[m : m + some_m, part] = (positive_MKB == expected_KB[part].bool()).sum(-1)
     return out_MK
 
 

@@ -1,10 +1,12 @@
 """Bits of single weights and of differences: the kernel and the CPU path against a loop that anybody can read."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from assay.kernels import difference_matches as dm
 
@@ -101,6 +103,27 @@ def test_chunks_and_permutations_never_change_the_result(monkeypatch: pytest.Mon
     assert torch.equal(turned, whole[order][:, turn])
     monkeypatch.setattr(dm, "CELLS_AT_ONCE", 1)
     assert torch.equal(dm.difference_matches(weights_MJ, plus_KB, minus_KB, expected_KB), whole)
+
+
+class Largest(TorchFunctionMode):
+    """The most numbers that any call gives in float64."""
+
+    found = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype == torch.float64:
+            self.found = max(self.found, result.numel())
+        return result
+
+
+def test_memory_depends_neither_on_the_layer_nor_on_the_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dm, "CELLS_AT_ONCE", 100)
+    given = inputs(1, 10_000, 2, 31), inputs(200, 31, 2, 31)
+    with Largest() as largest:
+        for one in given:
+            dm.difference_matches(*one)
+    assert largest.found <= 100
 
 
 def test_bad_input_names_the_argument() -> None:

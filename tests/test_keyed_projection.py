@@ -219,6 +219,21 @@ def test_chunks_never_change_the_result(kind: Kind, monkeypatch: pytest.MonkeyPa
         assert torch.equal(kp.projection_matches(weights_MJ, STREAMS, expected_KB, kind), whole)
 
 
+def test_sums_are_bounded_whatever_the_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many suspects are read some at a time: no call has more sums in flight than SUMS_AT_ONCE."""
+    weights_MJ, expected_KB, positive, sums = weights(300, 7), bits(3, 11), kp._positive, []
+
+    def noted(part_MJ: Tensor, streams: Any, count: int, kind: Kind) -> Tensor:
+        sums.append(len(part_MJ) * len(streams) * count)
+        return positive(part_MJ, streams, count, kind)
+
+    whole = kp.projection_matches(weights_MJ, STREAMS, expected_KB, "sign")
+    monkeypatch.setattr(kp, "SUMS_AT_ONCE", 200)
+    monkeypatch.setattr(kp, "_positive", noted)
+    assert torch.equal(kp.projection_matches(weights_MJ, STREAMS, expected_KB, "sign"), whole)
+    assert max(sums) <= 200
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stranger_matches_half_the_bits(kind: Kind) -> None:
     """Over keys, the matches of any fixed weights are Bin(B, 1/2)."""
