@@ -2,12 +2,13 @@
 
 A kernel's file holds, in this order: the definition in plain torch, the Triton kernel, its launcher, the dispatch. The
 dispatch takes Triton for CUDA tensors (HIP ones too, which torch calls cuda) and a vectorised path with bounded memory
-elsewhere. Without Triton the decorator does nothing and every dispatch computes on the CPU.
+elsewhere. Without Triton the decorator does nothing, and every dispatch refuses CUDA tensors.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,25 +16,24 @@ from torch import Tensor
 # Triton 3.9 warns when this is unset, and 3.10 changes the default. Fused multiply-add is what the budgets were read with.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
+HAS_TRITON = find_spec("triton") is not None
+
 if TYPE_CHECKING:
     import triton.language as tl
 
     jit: Any
+elif HAS_TRITON:
+    import triton.language as tl
+    from triton import jit
 else:
-    try:
-        import triton.language as tl
-        from triton import jit
-    except ImportError:
 
-        class _Absent:
-            """Stands for triton.language in annotations; a kernel that were run would say what is missing."""
+    class tl:
+        """Stands for triton.language in annotations."""
 
-            constexpr = Any
+        constexpr = Any
 
-            def __getattr__(self, name: str) -> Any:
-                raise ImportError("Triton is not installed: kernels run on Linux with a GPU")
-
-        tl, jit = _Absent(), lambda function: function
+    def jit(function: Any) -> Any:
+        return function
 
 
 __all__ = ["Build", "ceil_div", "jit", "on_gpu", "tl"]
@@ -57,13 +57,16 @@ class Build:
 
 
 def on_gpu(*tensors: Tensor) -> bool:
-    """Whether the dispatch takes Triton. ValueError when the tensors live on different devices."""
+    """Whether the dispatch takes Triton. ValueError when the tensors live on different devices, or on a GPU without Triton."""
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(
             f"expected tensors on one device, got {', '.join(sorted(map(str, devices)))}; move them with .to(device)"
         )
-    return bool(devices) and next(iter(devices)).type == "cuda"
+    is_gpu = bool(devices) and next(iter(devices)).type == "cuda"
+    if is_gpu and not HAS_TRITON:
+        raise ValueError("tensors on a GPU need Triton, which is not installed; move them with .to('cpu')")
+    return is_gpu
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -153,7 +153,7 @@ def words(key: tuple[int, int], count: int, start: int = 0, device: torch.device
         return words_triton(key, count, start, device).to(torch.int64) & MASK
     first, last = start // 4, ceil_div(start + count, 4)
     flat = block_words(key, first, last - first).reshape(-1)[start - 4 * first :][:count]
-    return torch.from_numpy(flat.astype(np.int64))
+    return torch.from_numpy(flat.astype(np.int64)).to(device)
 
 
 def signs(key: tuple[int, int], count: int, first_block: int = 0) -> Tensor:
