@@ -51,7 +51,9 @@ def dispersion(hits: ArrayLike, trials: int) -> Dispersion:
 
 
 def _log_likelihood(hits_M: NDArray[np.int64], trials: int, mean: float, rho: float) -> float:
-    """Up to the binomial coefficients: sums of logarithms, which lose nothing where rho vanishes, as beta functions do."""
+    """Up to the binomial coefficients: sums of logarithms, which lose nothing where rho vanishes, as beta functions do. At rho = 1
+    the law is all or nothing, whose logarithms are infinite: the limit is taken just before."""
+    rho = min(rho, 1 - 1e-12)
     steps = rho * np.arange(trials)
     hit, miss, all_ = (
         np.concatenate(([0.0], np.cumsum(np.log(share * (1 - rho) + steps)))) for share in (mean, 1 - mean, 1)

@@ -53,7 +53,7 @@ def _tail(x: float, trials: int, small: float, first: float) -> float:
         count *= 2
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4)  # the keys of a text share its trials, and follow each other
 def _masses(trials: int, share: float, count: int) -> tuple[Floats, Floats]:
     """ln of the negative binomial's masses, and ln (2 T + n)!."""
     n = np.arange(count, dtype=np.float64)

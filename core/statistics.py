@@ -143,16 +143,16 @@ def _below(values_N: NDArray[np.float64], others_M: NDArray[np.float64]) -> NDAr
 def auroc_interval(
     positives: ArrayLike, negatives: ArrayLike, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The variance of DeLong et al. 1988 on the logit scale; at an area of 0 or 1, where it vanishes, the exact bound on a
-    rate with the smaller sample as its trials."""
+    """The variance of DeLong et al. 1988 on the logit scale; where it vanishes (an area of 0 or 1, or all values tied), the exact
+    bound on a rate with the smaller sample as its trials."""
     one, other = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
     m, n, area = len(one), len(other), auroc(one, other)
     if min(m, n) < 2:
         return math.nan, math.nan
-    if area in (0.0, 1.0):
-        return clopper_pearson(round(area * min(m, n)), min(m, n), confidence)
     placed_M, placed_N = _below(one, other), 1 - _below(other, one)
     sd = math.sqrt(placed_M.var(ddof=1) / m + placed_N.var(ddof=1) / n)
+    if sd == 0:
+        return clopper_pearson(round(area * min(m, n)), min(m, n), confidence)
     half = float(ndtri((1 + confidence) / 2)) * sd / (area * (1 - area))
     centre = math.log(area / (1 - area))
     return 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre))

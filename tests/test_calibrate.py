@@ -44,6 +44,14 @@ def test_correlated_hits_are_found_and_measured() -> None:
     assert 0 < known.rho < 1
 
 
+def test_all_or_nothing_is_one_trial() -> None:
+    """Models that answer every trigger or none: the correlation is 1, and n trials tell as much as one."""
+    found = dispersion([0, 0, 10, 10], 10)
+    assert found.mean == pytest.approx(0.5, abs=1e-3)
+    assert found.effective == pytest.approx(1, abs=1e-3)
+    assert found.log10_p < -6
+
+
 def test_equal_counts_estimate_nothing() -> None:
     assert math.isnan(dispersion([0] * 50, 100).rho)
     for bad in ([], [101], [-1], [[1, 2]]):

@@ -44,6 +44,12 @@ def test_a_perfect_area_is_not_certain() -> None:
     assert all(np.isnan(v) for v in auroc_interval([1.0], [0.0, 2.0]))
 
 
+def test_an_area_of_tied_scores_is_not_certain() -> None:
+    """A detector that says the same of all inputs has area 1/2 and no variance to measure."""
+    low, high = auroc_interval(np.ones(20), np.ones(30))
+    assert low < 0.3 < 0.7 < high
+
+
 class Bright(nn.Module):
     """Features are the pixels; class 1 is a bright first pixel, whatever the rest."""
 

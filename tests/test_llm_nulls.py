@@ -2,6 +2,7 @@
 it."""
 
 import math
+import tracemalloc
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import yaml
 from scipy import stats
 
-from assay.core.gamma_sums import two_gammas_log10_p
+from assay.core.gamma_sums import LEAST, two_gammas_log10_p
 from assay.core.secret import Secret
 from assay.core.text_tails import counts_log10_p
 from assay.core.tilted_sums import sum_log10_p
@@ -114,6 +115,15 @@ def test_two_weighted_gammas_have_their_own_tail() -> None:
     spread = 0.82
     matched = stats.gamma.logsf(600 / spread, 200 / spread) / math.log(10)
     assert matched < float(two_gammas_log10_p(600, 200, 0.1)) - 4
+
+
+def test_the_masses_of_many_texts_are_not_kept() -> None:
+    """At the least weight a text of 100 trials has 1 MB of them: 40 texts leave a few."""
+    tracemalloc.start()
+    two_gammas_log10_p(np.full(40, 150.0), np.arange(81, 121), LEAST)
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left < 16e6
 
 
 @pytest.mark.parametrize("weight", [0.001, -0.1, 1.2])

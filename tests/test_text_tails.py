@@ -325,6 +325,12 @@ def test_one_symbol_is_a_count() -> None:
         np.testing.assert_allclose(found, counts_log10_p(np.arange(61), 60, 0.25), rtol=1e-10, atol=1e-11)
 
 
+def test_a_certain_symbol_has_every_trial() -> None:
+    for symbols in (1, 3):
+        found = max_of_binomials_log10_p(np.arange(9), [5, 0, 3], 1, symbols, disjoint=False)
+        assert found.tolist() == [0.0] * 9
+
+
 def test_two_halves_are_a_folded_count() -> None:
     """With two symbols that share out the vocabulary the maximum is k or n - k: both tails."""
     for n in (7, 128, 1001):
