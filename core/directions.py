@@ -34,9 +34,9 @@ def cosine_log10_p(cosine: ArrayLike, dimensions: int) -> Floats:
 
 def fisher_log10_p(log10_p: ArrayLike) -> Floats:
     """Combined log10 p of independent exact p-values along the last axis (Fisher 1925): -2 sum ln p is chi-square with 2 n degrees
-    of freedom, whose tail is a finite sum."""
+    of freedom, whose tail is a finite sum. Of none, p is 1."""
     p = np.asarray(log10_p, dtype=np.float64)
     half = -p.sum(-1) * LN10
     order = np.arange(p.shape[-1])
     terms = xlogy(order, half[..., None]) - gammaln(order + 1)
-    return np.asarray(np.minimum(logsumexp(terms, axis=-1) - half, 0) / LN10)
+    return np.asarray(np.where(half > 0, np.minimum(logsumexp(terms, axis=-1) - half, 0) / LN10, 0.0))

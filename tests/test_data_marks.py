@@ -47,7 +47,14 @@ def test_cosine_law_in_two_dimensions_is_an_arc() -> None:
 def test_cosine_tail_stays_exact_where_doubles_end() -> None:
     """Below 1e-308 too, where a large cosine meets few dimensions and where a small one meets many."""
     mpmath.mp.dps = 40
-    for cosine, dimensions in ((0.3, 785), (0.9, 785), (0.95, 785), (0.5, 10_000), (0.3, 20_000), (0.2, 50_000)):
+    for cosine, dimensions in (
+        (0.3, 785),
+        (0.9, 785),
+        (0.95, 785),
+        (0.5, 10_000),
+        (0.3, 20_000),
+        (0.2, 50_000),
+    ):
         half = mpmath.mpf(dimensions - 1) / 2
         whole = mpmath.betainc(half, mpmath.mpf(1) / 2, 0, 1 - mpmath.mpf(cosine) ** 2, regularized=True)
         expected = float(mpmath.log10(whole / 2))
@@ -61,6 +68,7 @@ def test_fisher_agrees_with_the_chi_square_tail() -> None:
     assert (10 ** fisher_log10_p(log10_p)).tolist() == pytest.approx(expected.tolist(), rel=1e-12)
     # Ten p of 1e-200: far below the doubles, still finite.
     assert -2000 < float(fisher_log10_p(np.full(10, -200.0))) < -1960
+    assert fisher_log10_p(np.empty((2, 0))).tolist() == [0.0, 0.0]  # no p is no evidence
 
 
 def test_directions_refuse_what_is_no_cosine() -> None:
