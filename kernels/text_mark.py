@@ -117,10 +117,10 @@ def checked_rows(
 
 
 def check_logits(logits_BV: Tensor, rows: int, mark: TextMark) -> Tensor:
-    """The logits with neighbouring candidates in memory."""
+    """The logits with neighbouring candidates in memory, and without their gradient."""
     if logits_BV.shape != (rows, mark.vocabulary) or logits_BV.dtype not in LOGITS:
         raise ValueError(
             f"logits: expected ({rows}, {mark.vocabulary}) of float32, bfloat16 or float16, "
             f"got {tuple(logits_BV.shape)} of {logits_BV.dtype}"
         )
-    return logits_BV if logits_BV.stride(1) == 1 else logits_BV.contiguous()
+    return (logits_BV if logits_BV.stride(1) == 1 else logits_BV.contiguous()).detach()

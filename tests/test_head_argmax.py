@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.kernels import head_argmax as module
 from assay.kernels.head_argmax import Readout, head_argmax, head_argmax_reference, head_argmax_triton
@@ -193,6 +193,15 @@ def far(x: Tensor, step: int) -> Tensor:
     """x in bfloat16, its rows `step` numbers apart."""
     wide = torch.empty((len(x) - 1) * step + x.shape[1], dtype=torch.bfloat16)
     return wide.as_strided(x.shape, (step, 1)).copy_(x)
+
+
+def test_a_head_that_is_trained() -> None:
+    """A model's own head and bias are parameters; nothing of the readout asks for their gradient."""
+    hidden_ND, head_VD, target_N = whole(5, 7), nn.Parameter(whole(9, 7, seed=1)), ids(5, 9)
+    bias_V = nn.Parameter(whole(9, seed=2))
+    found = head_argmax(hidden_ND.requires_grad_(), head_VD, target_N, bias_V)
+    assert not found.log_prob_N.requires_grad
+    same(found, head_argmax_reference(hidden_ND.detach(), head_VD.detach(), target_N, bias_V.detach()))
 
 
 # --- ties, infinities, nan, nothing

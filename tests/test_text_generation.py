@@ -223,6 +223,16 @@ def test_no_rows(prf: Prf, device: str) -> None:
     assert green_mask(windows_BH.cpu(), keys_B.cpu(), mark).shape == (0, 31)
 
 
+def test_logits_that_want_gradients() -> None:
+    mark, windows_BH, key = TextMark(9, 1), torch.zeros(2, 1, dtype=torch.int64), torch.tensor([7])
+    logits_BV = torch.randn(2, 9, requires_grad=True)
+    assert not green_bias(logits_BV, windows_BH, key, mark, 1.0).requires_grad
+    assert torch.equal(
+        gumbel_argmax(logits_BV, windows_BH, key, mark),
+        gumbel_argmax(logits_BV.detach(), windows_BH, key, mark),
+    )
+
+
 def test_two_runs_are_equal_bit_for_bit(device: str) -> None:
     mark = TextMark(1000, 2)
     windows_BH, keys_B, _ = drawn(2, 1000, rows=3)
