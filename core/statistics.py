@@ -5,7 +5,6 @@ values in tests/test_statistics.py.
 """
 
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -156,33 +155,3 @@ def auroc_interval(
     half = float(ndtri((1 + confidence) / 2)) * sd / (area * (1 - area))
     centre = math.log(area / (1 - area))
     return 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre))
-
-
-def cluster_bootstrap(
-    values: ArrayLike,
-    clusters: Sequence[object],
-    statistic: Callable[[Floats], float] = lambda v: float(np.mean(v)),
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of a statistic whose values come in clusters (victims): whole clusters are resampled.
-
-    With one cluster, or resamples that all agree, no interval can be estimated: (nan, nan), never width 0.
-    """
-    data = np.asarray(values, dtype=np.float64)
-    groups: dict[object, list[int]] = {}
-    for i, cluster in enumerate(clusters):
-        groups.setdefault(cluster, []).append(i)
-    if len(data) != len(clusters):
-        raise ValueError(f"expected a cluster per value, got {len(data)} values and {len(clusters)} clusters")
-    if len(groups) < 2:
-        return math.nan, math.nan
-    members = [np.asarray(indices) for indices in groups.values()]
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(len(members), size=(draws, len(members)))
-    estimates = [statistic(data[np.concatenate([members[i] for i in pick])]) for pick in picks]
-    if min(estimates) == max(estimates):
-        return math.nan, math.nan
-    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

@@ -28,10 +28,8 @@ EXACT_MAXIMUM = (
 )
 
 
-def counts_log10_p(hits: ArrayLike, trials: ArrayLike, chance: float, mid_p: bool = False) -> Floats:
-    """log10 P[X >= hits], X ~ Bin(trials, chance): green tokens, or all bits of a tournament (trials = layers x positions).
-
-    mid_p counts half of P[X = hits]: nearer to uniform under the null, and no longer conservative."""
+def counts_log10_p(hits: ArrayLike, trials: ArrayLike, chance: float) -> Floats:
+    """log10 P[X >= hits], X ~ Bin(trials, chance): green tokens, or all bits of a tournament (trials = layers x positions)."""
     k, n = _broadcast(hits=hits, trials=trials)
     if not 0 <= chance <= 1:
         raise ValueError(f"chance must lie in [0, 1], got {chance}")
@@ -43,7 +41,7 @@ def counts_log10_p(hits: ArrayLike, trials: ArrayLike, chance: float, mid_p: boo
     out[a] = _binomial_mass(k[a], n[a], chance) + _series([n[a] - k[a]], [k[a] + 1], odds)
     i, m = k[b] - 1, n[b]
     out[b] = _complement(_binomial_mass(i, m, chance) + _series([i], [m - i + 1], against))
-    return _finished(out, _binomial_mass(k, n, chance) if mid_p else None)
+    return _finished(out)
 
 
 def gamma_log10_p(statistic: ArrayLike, trials: ArrayLike) -> Floats:
@@ -60,7 +58,7 @@ def gamma_log10_p(statistic: ArrayLike, trials: ArrayLike) -> Floats:
 
 
 def hypergeometric_log10_p(
-    hits: ArrayLike, population: ArrayLike, marked: ArrayLike, drawn: ArrayLike, mid_p: bool = False
+    hits: ArrayLike, population: ArrayLike, marked: ArrayLike, drawn: ArrayLike
 ) -> Floats:
     """log10 P[X >= hits], X marked ones among `drawn` of a population without replacement: green words among a text's different
     words, where one fixed green list makes their repetitions no evidence (Unigram)."""
@@ -77,7 +75,7 @@ def hypergeometric_log10_p(
     i, rest = k[b] - 1, total[b] - green[b] - n[b]
     ratio = _series([i, rest + i], [green[b] - i + 1, n[b] - i + 1], 1.0)
     out[b] = _complement(_hypergeometric_mass(i, total[b], green[b], n[b]) + ratio)
-    return _finished(out, _hypergeometric_mass(k, total, green, n) if mid_p else None)
+    return _finished(out)
 
 
 def hypergeometric_log_masses(population: int, marked: int, drawn: int) -> Floats:
@@ -145,7 +143,9 @@ def _maximum_mass(trials: int, chance: float, symbols: int, disjoint: bool) -> F
     mass = _binomial_mass(k, np.full(trials + 1, float(trials)), chance)
     if not disjoint:
         # F(k)^r - F(k-1)^r = P[X = k] F(k)^(r-1) (1 + q + .. + q^(r-1)), q = F(k-1) / F(k): positive terms, unlike the difference.
-        lower = np.maximum(lower, -LARGEST)  # of counts that cannot be the infinities would meet in a difference
+        lower = np.maximum(
+            lower, -LARGEST
+        )  # of counts that cannot be the infinities would meet in a difference
         q = np.exp(np.concatenate(([-math.inf], lower[:-1])) - lower)
         return np.asarray(mass + (symbols - 1) * lower + np.log(np.polyval(np.ones(symbols), q)))
     if trials > EXACT_MAXIMUM:
@@ -253,12 +253,8 @@ def _complement(log_other: Floats) -> Floats:
     return np.log1p(-np.exp(log_other))
 
 
-def _finished(log_tail: Floats, log_mass: Floats | None = None) -> Floats:
-    """log10, at most 0; less half of the first mass where it is given."""
-    if log_mass is not None:
-        possible = log_tail > -math.inf
-        share = np.exp(np.minimum(log_mass[possible] - log_tail[possible], 0))
-        log_tail[possible] += np.log1p(-share / 2)
+def _finished(log_tail: Floats) -> Floats:
+    """log10, at most 0."""
     return np.asarray(np.minimum(log_tail, 0) / LN10)
 
 

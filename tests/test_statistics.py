@@ -414,65 +414,7 @@ def test_best_of_edges() -> None:
         statistics.best_of_log10_p(-2.0, 0)
 
 
-# --- bootstrap by cluster
-
-
-def test_bootstrap_that_cannot_estimate_says_so() -> None:
-    """Protocol 5: the answer is "not estimable", not an interval of width 0."""
-    assert all(map(math.isnan, statistics.cluster_bootstrap([1.0, 2.0, 3.0], ["a"] * 3)))
-    assert all(map(math.isnan, statistics.cluster_bootstrap([], [])))
-    assert all(map(math.isnan, statistics.cluster_bootstrap([1.0] * 4, [0, 0, 1, 1])))
-    with pytest.raises(ValueError, match="cluster per value"):
-        statistics.cluster_bootstrap([1.0, 2.0], [0])
-
-
-def test_bootstrap_is_reproducible_and_uses_its_statistic() -> None:
-    values, clusters = np.arange(12.0), list("aabbccddeeff")
-    first = statistics.cluster_bootstrap(values, clusters, draws=200)
-    assert first == statistics.cluster_bootstrap(values, clusters, draws=200)
-    assert first != statistics.cluster_bootstrap(values, clusters, draws=200, seed=1)
-    low, high = statistics.cluster_bootstrap(values, clusters, lambda v: float(np.max(v)), draws=200)
-    assert high == 11
-    assert low < 11
-
-
-def test_bootstrap_resamples_whole_clusters() -> None:
-    """Two clusters of different size, never split: the only possible means are 0, 1/4 and 1."""
-    seen: set[float] = set()
-
-    def record(values: statistics.Floats) -> float:
-        seen.add(float(np.mean(values)))
-        return float(np.mean(values))
-
-    statistics.cluster_bootstrap([0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"], record, draws=100)
-    assert seen == {0.0, 0.25, 1.0}
-
-
-def test_repeats_within_clusters_add_no_certainty() -> None:
-    rng = np.random.default_rng(5)
-    victims = rng.normal(size=10)
-    repeated = np.repeat(victims, 30)
-    by_victim = statistics.cluster_bootstrap(repeated, np.repeat(np.arange(10), 30).tolist(), draws=500)
-    as_if_independent = statistics.cluster_bootstrap(repeated, range(300), draws=500)
-    only_victims = statistics.cluster_bootstrap(victims, range(10), draws=500)
-    width = [high - low for low, high in (by_victim, as_if_independent, only_victims)]
-    assert width[0] > 3 * width[1]  # sqrt(30) = 5.5 in expectation
-    assert width[0] == pytest.approx(width[2])
-
-
-def test_bootstrap_coverage_by_simulation() -> None:
-    """Thirty victims with three values each: near 95 % by cluster, and far below when clusters are ignored."""
-    rng = np.random.default_rng(6)
-    clusters = np.repeat(np.arange(30), 3).tolist()
-    by_cluster = ignoring = 0
-    for _ in range(150):
-        values = np.repeat(rng.normal(size=30), 3) + 0.1 * rng.normal(size=90)
-        low, high = statistics.cluster_bootstrap(values, clusters, draws=200)
-        by_cluster += low <= 0 <= high
-        low, high = statistics.cluster_bootstrap(values, range(90), draws=200)
-        ignoring += low <= 0 <= high
-    assert 0.86 <= by_cluster / 150 <= 0.99
-    assert ignoring / 150 < 0.82
+# --- lower bounds
 
 
 def test_lower_bounds_of_rates() -> None:
