@@ -23,7 +23,7 @@ def interleaved(
         for name in list(ways)[:: 1 if i % 2 == 0 else -1]:
             start = clock()
             ways[name]()
-            seconds[name].append(round(clock() - start, 4))
+            seconds[name].append(round(clock() - start, 6))
     return seconds
 
 
