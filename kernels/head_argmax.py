@@ -284,13 +284,12 @@ def _check(hidden_ND: Tensor, head_VD: Tensor, target_N: Maybe, bias_V: Maybe) -
         raise ValueError(f"target: expected ids in [0, {V}), or -1 for none, got {found}")
 
 
+@torch.no_grad()
 def head_argmax(hidden_ND: Tensor, head_VD: Tensor, target_N: Maybe = None, bias_V: Maybe = None) -> Readout:
     """Readout of every position. hidden and head: one dtype of float32, bfloat16, float16, strided as they come; bias: any of them;
     target: int64, -1 for none. No gradient flows. Memory beside the result: on a GPU 16 bytes for N + 128 x 528 partial results, on
     the CPU 64 MB. ValueError: shapes, dtypes, devices that differ, a target outside the vocabulary, an empty vocabulary."""
     _check(hidden_ND, head_VD, target_N, bias_V)
-    hidden_ND, head_VD = hidden_ND.detach(), head_VD.detach()
-    bias_V = None if bias_V is None else bias_V.detach()
     if target_N is None:
         target_N = torch.full((len(hidden_ND),), -1, device=hidden_ND.device)
     if on_gpu(hidden_ND, head_VD, target_N, *(() if bias_V is None else (bias_V,))):
