@@ -16,38 +16,43 @@ from scipy.special import logsumexp
 
 from .statistics import LN10, Floats
 
-MOST = 200.0  # of the tilt: far above, all mass is at the largest values
 SLACK = 1e-9  # relative, added to p: more than the transform loses
 
 
 def sum_log10_p(statistic: int, log_masses: Sequence[Floats], copies: int | Sequence[int] = 1) -> float:
     """log10 P[sum >= statistic] of independent numbers, `copies` of each law, or of every law its own number of them;
-    log_masses[i][k] = ln P[X_i = k], k from 0. Right to 1e-9 relative however far out, and never below the exact value."""
+    log_masses[i][k] = ln P[X_i = k], k from 0, without gaps between values that are possible. Right to 1e-9 relative however far
+    out, and never below the exact value."""
     copies = [copies] * len(log_masses) if isinstance(copies, int) else copies
-    whole = sum(n * (len(law) - 1) for n, law in zip(copies, log_masses, strict=True))
-    if statistic > whole:
-        raise ValueError(f"statistic: expected at most {whole}, the largest possible sum, got {statistic}")
+    longest = sum(n * (len(law) - 1) for n, law in zip(copies, log_masses, strict=True))
+    if statistic > longest:
+        raise ValueError(f"statistic: expected at most {longest}, the largest sum of all laws, got {statistic}")
     if statistic <= 0:
         return 0.0
+    laws = [law[: np.flatnonzero(law > -math.inf)[-1] + 1] for law in log_masses]
+    whole = sum(n * (len(law) - 1) for n, law in zip(copies, laws, strict=True))
+    if statistic > whole:
+        return -math.inf
     if statistic == whole:
-        return float(sum(n * law[-1] for n, law in zip(copies, log_masses, strict=True))) / LN10
-    tilt = _tilt(statistic, log_masses, copies)
-    masses, log_scale = _convolved(log_masses, copies, tilt, whole + 1)
+        return float(sum(n * law[-1] for n, law in zip(copies, laws, strict=True))) / LN10
+    tilt = _tilt(statistic, laws, copies)
+    masses, log_scale = _convolved(laws, copies, tilt, whole + 1)
     upper = masses[statistic:] * np.exp(-tilt * np.arange(whole + 1 - statistic))
     return min(0.0, (log_scale - tilt * statistic + math.log(upper.sum()) + SLACK) / LN10)
 
 
 def _tilt(statistic: int, log_masses: Sequence[Floats], copies: Sequence[int]) -> float:
-    """Of which the sum's mean is the statistic; 0 where it is below the mean."""
+    """Of which the sum's mean is the statistic, less than the largest sum; 0 where it is below the mean."""
 
     def excess(tilt: float) -> float:
         return sum(n * _mean(law, tilt) for n, law in zip(copies, log_masses, strict=True)) - statistic
 
     if excess(0.0) >= 0:
         return 0.0
-    if excess(MOST) <= 0:
-        return MOST
-    root: Any = brentq(excess, 0.0, MOST, xtol=1e-6)
+    most = 1.0
+    while excess(most) <= 0:
+        most *= 2
+    root: Any = brentq(excess, 0.0, most, xtol=1e-6)
     return float(root)
 
 

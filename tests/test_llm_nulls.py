@@ -132,6 +132,24 @@ def test_weights_too_small_for_the_series_are_refused(weight: float) -> None:
         two_gammas_log10_p(5, 3, weight)
 
 
+@pytest.mark.parametrize("log_chance", [-150.0, -230.0, -800.0, -5000.0])
+def test_sums_of_chances_that_nobody_meets(log_chance: float) -> None:
+    """A long response is said by chance once in e^800: k of n of them have C(n, k) such terms to the k-th power."""
+    law = np.array([np.log1p(-np.exp(log_chance)), log_chance])
+    for n, k in ((10, 3), (32, 31), (5, 1)):
+        expected = (math.log(math.comb(n, k)) + k * log_chance) / math.log(10)
+        assert sum_log10_p(k, [law], copies=n) == pytest.approx(expected, rel=1e-9)
+    even = np.log([0.5, 0.5])
+    assert sum_log10_p(3, [law, even, even]) == pytest.approx((log_chance + math.log(0.25)) / math.log(10))
+    assert sum_log10_p(2, [law, even, even]) == pytest.approx(math.log10(0.25))
+
+
+def test_values_that_are_impossible_have_no_chance() -> None:
+    law = np.array([math.log(0.5), math.log(0.5), -math.inf])
+    found = [sum_log10_p(k, [law], copies=2) for k in range(5)]
+    assert found == pytest.approx([0, math.log10(0.75), math.log10(0.25), -math.inf, -math.inf], abs=1e-8)
+
+
 def test_sums_of_whole_numbers_far_out() -> None:
     """200 Bernoulli numbers are binomial, 1e-120 included."""
     law = np.log([0.75, 0.25])
