@@ -29,7 +29,7 @@ def cosine_log10_p(cosine: ArrayLike, dimensions: int) -> Floats:
     out = np.log10(np.where(c < 0, 1 - whole / 2, whole / 2), out=np.empty(c.shape), where=~tiny)
     t = c[tiny] * np.sqrt(free / rest[tiny])
     out[tiny] = [student_log10_p(x, free) - math.log10(2) for x in t.tolist()]
-    return out
+    return np.asarray(out)
 
 
 def fisher_log10_p(log10_p: ArrayLike) -> Floats:

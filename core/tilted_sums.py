@@ -26,7 +26,7 @@ def sum_log10_p(statistic: int, log_masses: Sequence[Floats], copies: int | Sequ
     copies = [copies] * len(log_masses) if isinstance(copies, int) else copies
     longest = sum(n * (len(law) - 1) for n, law in zip(copies, log_masses, strict=True))
     if statistic > longest:
-        raise ValueError(f"statistic: expected at most {longest}, the largest sum of all laws, got {statistic}")
+        raise ValueError(f"statistic: expected at most {longest}, the largest sum, got {statistic}")
     if statistic <= 0:
         return 0.0
     laws = [law[: np.flatnonzero(law > -math.inf)[-1] + 1] for law in log_masses]
