@@ -8,7 +8,6 @@ elsewhere. Without Triton the decorator does nothing, and every dispatch refuses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -16,24 +15,27 @@ from torch import Tensor
 # Triton 3.9 warns when this is unset, and 3.10 changes the default. Fused multiply-add is what the budgets were read with.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
-HAS_TRITON = find_spec("triton") is not None
-
 if TYPE_CHECKING:
     import triton.language as tl
 
     jit: Any
-elif HAS_TRITON:
-    import triton.language as tl
-    from triton import jit
+    HAS_TRITON: bool
 else:
+    try:
+        import triton.language as tl
+        from triton import jit
 
-    class tl:
-        """Stands for triton.language in annotations."""
+        HAS_TRITON = True
+    except ImportError:
+        HAS_TRITON = False
 
-        constexpr = Any
+        class tl:
+            """Stands for triton.language in annotations."""
 
-    def jit(function: Any) -> Any:
-        return function
+            constexpr = Any
+
+        def jit(function: Any) -> Any:
+            return function
 
 
 __all__ = ["Build", "ceil_div", "jit", "on_gpu", "tl"]
