@@ -143,9 +143,7 @@ def _maximum_mass(trials: int, chance: float, symbols: int, disjoint: bool) -> F
     mass = _binomial_mass(k, np.full(trials + 1, float(trials)), chance)
     if not disjoint:
         # F(k)^r - F(k-1)^r = P[X = k] F(k)^(r-1) (1 + q + .. + q^(r-1)), q = F(k-1) / F(k): positive terms, unlike the difference.
-        lower = np.maximum(
-            lower, -LARGEST
-        )  # of counts that cannot be the infinities would meet in a difference
+        lower = np.maximum(lower, -LARGEST)  # infinities would meet in a difference
         q = np.exp(np.concatenate(([-math.inf], lower[:-1])) - lower)
         return np.asarray(mass + (symbols - 1) * lower + np.log(np.polyval(np.ones(symbols), q)))
     if trials > EXACT_MAXIMUM:
