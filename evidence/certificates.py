@@ -97,6 +97,8 @@ def read(content: bytes, what: str = "the certificate") -> Certificate:
         raise ConfigError(f"{what}: expected lists of subjects, previous and (holder, points)") from None
     found = Certificate(**values)
     checked(found, what)
+    if found.content != content:  # "" or {} in place of an empty list: one statement, one text
+        raise ConfigError(f"{what}: expected lists of subjects, previous and shares")
     signature, public = found.signature, digest_of(found.issuer, f"{what}'s issuer")
     if not isinstance(signature, str) or len(signature) != 128 or signature != signature.lower():
         raise ConfigError(f"{what}: expected a signature of 128 hexadecimal digits")

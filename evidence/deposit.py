@@ -123,8 +123,9 @@ def read_or_none(entry: bytes) -> Certificate | None:
         return None
 
 
-def corrected(alpha: float, draws: int) -> float:
-    """alpha / m (Bonferroni): the best of m draws exceeds it no more often than alpha."""
+def log10_corrected(alpha: float, draws: int) -> float:
+    """log10 of alpha / m (Bonferroni): the best of m draws falls below it no more often than alpha. By logarithms, for the smallest
+    alpha that a deposit can declare has no half."""
     if draws < 1:
         raise ValueError(f"expected at least one deposit, got {draws}")
-    return alpha / draws
+    return math.log10(alpha) - math.log10(draws)

@@ -19,7 +19,7 @@ from ..core.errors import ConfigError
 from ..core.key import Key
 from ..core.secret import Secret
 from ..core.suspects import Suspects
-from .deposit import corrected
+from .deposit import log10_corrected
 from .stream import asked
 
 INDEPENDENT, DECOYS = 5, 20
@@ -71,7 +71,7 @@ class Rules:
     judge: Secret
 
     def cut(self, party: Party) -> float:
-        return math.log10(corrected(min(self.alpha, party.declared), self.draws))
+        return log10_corrected(min(self.alpha, party.declared), self.draws)
 
 
 @dataclass(frozen=True)

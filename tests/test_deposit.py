@@ -23,11 +23,11 @@ from assay.evidence.certificates import issued
 from assay.evidence.commitment import Opening, commit, openings, read_opening, root_of
 from assay.evidence.deposit import (
     beacon,
-    corrected,
     counted,
     deposit_key,
     deposit_model,
     derived_key,
+    log10_corrected,
     owner_signer,
 )
 from assay.evidence.log import Log
@@ -153,6 +153,19 @@ def test_every_changed_bit_of_a_certificate_is_refused(deposited: Deposited) -> 
             certificates.read(flip(content, bit))
 
 
+@pytest.mark.parametrize("name", ["subjects", "previous", "shares"])
+@pytest.mark.parametrize("empty", ["", {}])
+def test_a_certificate_has_one_text(name: str, empty: object, deposited: Deposited) -> None:
+    """Else anybody could log an owner's deposit again under another hash, and it would count twice."""
+    said = parsed(deposited.key.content, "it")
+    assert said[name] == []
+    other = canonical({**said, name: empty})
+    with pytest.raises(ConfigError, match="expected lists"):
+        certificates.read(other)
+    entries = [deposited.key.content, other]
+    assert counted(entries, deposited.key.issuer).owner == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "said", "wrong"),
     [
@@ -204,9 +217,10 @@ def test_every_deposit_counts(deposited: Deposited) -> None:
     mine = deposited.key.issuer
     assert (counted(entries, mine).owner, counted(entries, mine).everybody) == (3, 3)
     assert (counted(entries, "").owner, counted([b"junk"], mine).everybody) == (0, 0)
-    assert corrected(1e-6, 3) == pytest.approx(1e-6 / 3)
+    assert log10_corrected(1e-6, 1000) == pytest.approx(-9)
+    assert -324 > log10_corrected(5e-324, 1000) > -327
     with pytest.raises(ValueError, match="at least one"):
-        corrected(1e-6, 0)
+        log10_corrected(1e-6, 0)
     flood = {"scheme": "adi_derived", "n": 1, "alpha": "1e-6", "subsets": 2**53}
     spoiler = issued(Signer.fresh("spoiler"), "key", commitment=DIGEST, facts=flood).content
     assert counted([*entries, spoiler], mine).everybody == 3 + 1024

@@ -122,6 +122,9 @@ def test_each_mark_is_tested_at_its_own_declared_rate() -> None:
     )
     assert found.outcome == CONSISTENT
     assert not passes(found.tests, "counter-claimant", "suspect")
+    least = heard(COPY, CLAIMANT, replace(RIVAL, declared=5e-324))  # of which alpha / m is 0
+    assert least.outcome == CONSISTENT
+    assert min(test.cut for test in least.tests) < -323.5
     weak = Table(3, OWNER, share=0.35)
     lax = heard(weak, replace(CLAIMANT, declared=0.9))
     assert lax == heard(weak) != heard(weak, rules=replace(RULES, alpha=0.01))

@@ -286,6 +286,9 @@ def test_rewrapping_changes_recipients_and_touches_no_data(chunked: Path, tmp_pa
     tensors(chunked, proof(chunked), OWNER.public, now=NOW)  # the file as it was
     rewrap(path, path, OWNER, add=[Grantee(ALICE.public)])
     tensors(path, proof(path), OWNER.public, now=NOW)
+    assert len(rewrap(path, path, OWNER, add=[Grantee(BOB.public), Grantee(BOB.public)]).recipients) == 3
+    for who in (ALICE, BOB):  # a party that is named twice is one recipient, and the package opens still
+        tensors(path, proof(path, who), OWNER.public, now=NOW)
     for who, how in ((OWNER, "must stay"), (EVE, "no recipient")):
         with pytest.raises(ConfigError, match=how):
             rewrap(chunked, path, OWNER, drop=[who.public.kid])

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic import Field as Limited
 from pydantic.dataclasses import dataclass
 
+from ...core.errors import ConfigError
 from .identity import Identity, Public, Rejected, same
 
 MAGIC = b"\x89WMPKG\r\n"  # not text, and broken by whatever converts line ends
@@ -84,7 +85,9 @@ class Header:
     def encoded(self) -> bytes:
         body = canonical(asdict(self))
         if len(body) > MOST_HEADER:
-            raise ValueError(f"expected a header of at most {MOST_HEADER} bytes, got {len(body)}")
+            raise ConfigError(
+                f"expected a header of at most {MOST_HEADER} bytes, got {len(body)}: drop some of its {len(self.recipients)} recipients"
+            )
         return MAGIC + LENGTH.pack(len(body)) + body
 
 

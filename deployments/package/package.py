@@ -107,7 +107,8 @@ def rewrap(
         key = unwrapped(own, header.content, issuer)
         gone = {*drop, *(one.party.kid for one in add)}
         kept = [one for one in header.recipients if one.kid not in gone]
-        new = [wrapped(key, header.content, one.party, one.pinned) for one in add]
+        last = {one.party.kid: one for one in add}  # a header that names a party twice opens for nobody
+        new = [wrapped(key, header.content, one.party, one.pinned) for one in last.values()]
         fresh = signed(header.content, [*kept, *new], issuer)
         with whole(target) as (out, _):
             out.write(fresh.encoded())
