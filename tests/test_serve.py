@@ -37,7 +37,7 @@ from assay.deployments.serve.app import app
 from assay.deployments.serve.keyring import Keyring
 from assay.deployments.serve.remote import Remote
 from assay.deployments.serve.service import Licensed, Service
-from assay.deployments.serve.wire import Limits, Want, packed
+from assay.deployments.serve.wire import Limits, Problem, Want, inputs_of, packed
 
 SHAPE = (1, 4, 4)
 LIMITS = Limits(body=200_000, samples=64)
@@ -221,6 +221,13 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "base64 with holes": (request({"data": "AA AA", "shape": [1, *SHAPE]}), 422, "dtype"),
     "too few bytes": (request({"data": "AAAA", "shape": [1, *SHAPE]}), 422, "shape"),
     "a huge shape": (request({"data": DATA, "shape": [2**62, 2**62, 1, 4]}), 422, "shape"),
+    "nothing of a huge shape": (request({"data": "", "shape": [0, 2**62, 2**62, 4]}), 422, "shape"),
+    "a longer number than text has": (
+        request(b'{"data": "", "shape": [' + b"9" * 4299 + b", 1, 4, 4]}"),
+        422,
+        "shape",
+    ),
+    "more sides than arrays have": (request({"data": "AAAAAA==", "shape": [1] * 65}), 422, "shape"),
     "a negative shape": (request({"data": DATA, "shape": [-1, *SHAPE]}), 422, "dtype"),
     "a shape of truth": (request({"data": DATA, "shape": [True, *SHAPE]}), 422, "dtype"),
     "another type": (request({"inputs": GOOD}, **{"Content-Type": "text/plain"}), 415, "type"),
@@ -245,6 +252,15 @@ def test_bad_requests_are_explained_and_counted_nowhere(
     response = client.post("/v1/labels", **sent)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code), response.text
     assert one.queries == 0
+
+
+def test_a_shape_of_many_sides_takes_no_time() -> None:
+    """Multiplied out, so many sides would take minutes."""
+    body = json.dumps({"data": "", "shape": [9] * 2_000_000}).encode()
+    start = time.process_time()
+    with pytest.raises(Problem, match="expected samples of"):
+        inputs_of(body, SHAPE, Limits())
+    assert time.process_time() - start < 10
 
 
 @given(

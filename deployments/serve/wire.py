@@ -9,6 +9,8 @@ Suffix: N samples.
 import base64
 import binascii
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,13 +48,10 @@ def inputs_of(body: bytes, shape: tuple[int, ...], limits: Limits) -> Tensor:
     if set(asked) == {"inputs"}:
         found = _listed(asked["inputs"])
     elif set(asked) == {"data", "shape"}:
-        found = _packed(asked["data"], asked["shape"])
+        found = _packed(asked["data"], asked["shape"], shape)
     else:
         raise Problem(422, "fields", f"expected `inputs`, or `data` and `shape`, got {sorted(asked)[:4]}")
-    wanted = "x".join(map(str, shape))
-    if found.ndim != 1 + len(shape) or tuple(found.shape[1:]) != shape:
-        came = "x".join(map(str, found.shape))
-        raise Problem(422, "shape", f"expected samples of {wanted} (Nx{wanted}), got {came}")
+    _require(found.shape, shape)
     if not 1 <= len(found) <= limits.samples:
         raise Problem(422, "samples", f"expected 1 to {limits.samples} samples, got {len(found)}")
     if not np.isfinite(found).all():
@@ -90,19 +89,25 @@ def _numbers(value: Any, depth: int) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _packed(data: Any, shape: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
+def _require(came: Sequence[int], sample: tuple[int, ...]) -> None:
+    """That it is the shape of a batch of samples."""
+    if tuple(came[1:]) != sample:
+        wanted, found = ("x".join(map(str, sides)) for sides in (sample, came[:8]))
+        raise Problem(422, "shape", f"expected samples of {wanted} (Nx{wanted}), got {found[:80]}")
+
+
+def _packed(data: Any, shape: Any, sample: tuple[int, ...]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """The shape is compared before it is computed with: a client chooses how many sides it has, and how long they are."""
     whole = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
     if not whole or not isinstance(data, str):
         raise Problem(422, "dtype", "expected `data` as base64 text and `shape` as a list of whole numbers")
+    _require(shape, sample)
     try:
         raw = base64.b64decode(data, validate=True)
     except (ValueError, binascii.Error):
         raise Problem(422, "dtype", "`data` is no base64") from None
-    count = 4
-    for side in shape:
-        count *= side
-    if len(raw) != count:
-        raise Problem(422, "shape", f"`shape` asks for {count} bytes of float32, `data` holds {len(raw)}")
+    if len(raw) != 4 * math.prod(shape):
+        raise Problem(422, "shape", f"`data` holds {len(raw)} bytes, which `shape` does not ask for")
     return np.frombuffer(bytearray(raw), dtype="<f4").astype(np.float32, copy=False).reshape(shape)
 
 
