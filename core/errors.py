@@ -1,4 +1,4 @@
-"""What can go wrong, by what it means for a trial."""
+"""What can go wrong, by what it means for a trial; and how it is shown."""
 
 
 class ConfigError(ValueError):
@@ -11,3 +11,8 @@ class NotApplicable(Exception):
 
 class Denied(Exception):
     """The deployment does not grant what the attack needs: recorded as `blocked`."""
+
+
+def printable(text: str) -> str:
+    """A stranger's words on one line, as they are: a terminal that obeyed them could be made to show another verdict."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, printable
 from . import merkle, notes
 from .bundle import Bundle
 from .certificates import Certificate
@@ -73,11 +73,11 @@ def verify(
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
-    """What `look` finds, or why it is refused."""
+    """What `look` finds, or why it is refused: on one line, for some of its words are a stranger's."""
     try:
-        return Check(name, True, look())
+        return Check(name, True, printable(look()))
     except ConfigError as error:
-        return Check(name, False, str(error))
+        return Check(name, False, printable(str(error)))
 
 
 def _trusted(bundle: Bundle, log: Verifier | None, witness: Verifier | None) -> list[Check]:
@@ -152,23 +152,15 @@ def _ordered(bundle: Bundle) -> str:
 
 
 def _revoked(bundle: Bundle) -> list[Check]:
-    """Where the whole log is there: that no issuer took back what the bundle shows."""
-    if bundle.everything is None:
-        return []
+    """That no issuer took back what the bundle shows: in the whole log where it is there, else in what is."""
+    entries, where = bundle.everything, "log"
+    if entries is None:
+        entries, where = tuple(item.entry for item in bundle.items), "bundle"
     shown_ids = {said.id: said.issuer for _, said in bundle.certificates()}
-    found = [
-        said
-        for said in map(read_or_none, bundle.everything)
-        if said is not None and said.kind == "revocation"
-    ]
+    found = [said for said in map(read_or_none, entries) if said is not None and said.kind == "revocation"]
     lost = [one for said in found for one in said.previous if shown_ids.get(one) == said.issuer]
-    return [
-        Check(
-            "not revoked",
-            not lost,
-            f"revoked by the issuer: {', '.join(lost)}" if lost else f"{len(found)} revocations in the log",
-        )
-    ]
+    told = f"revoked by the issuer: {', '.join(lost)}" if lost else f"{len(found)} revocations in the {where}"
+    return [Check("not revoked", not lost, told)]
 
 
 def _model(bundle: Bundle, digest: str) -> str:
@@ -210,7 +202,10 @@ def _assumptions(bundle: Bundle, log: Verifier | None, witness: Verifier | None)
         if given is None and own is not None:
             out.append(f"The {name}'s key is the bundle's own word: get it elsewhere and pass --{name}-key.")
     if bundle.everything is None:
-        out.append("Deposits are bounded by the log's size, not counted: the bundle does not carry the log.")
+        out.append(
+            "Deposits are bounded by the log's size, not counted, and a revocation that the bundle leaves out is not seen: "
+            "it does not carry the log."
+        )
     out.append(
         "Deposits are counted up to the head, which is the claimant's choice; what was deposited after it counts not."
     )

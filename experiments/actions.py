@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, printable
 from .show import terminal
 
 REFUSED = 1
@@ -33,5 +33,5 @@ def acted(
         return actions[name](arguments, rest, console)
     except Rejected as error:
         complain = terminal(stderr=True)
-        complain.print(f"[red]refused:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        complain.print(f"[red]refused:[/] {escape(printable(str(error)))}", soft_wrap=True, highlight=False)
         return REFUSED

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .. import __version__
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, printable
 from . import options, verbs
 from .calibrate.show import calibrate
 from .detectability.show import detectability
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.action(arguments, rest, console)
     except (ConfigError, OSError) as error:
-        complain.print(f"[red]assay:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        said = "\n".join(map(printable, str(error).split("\n")))
+        complain.print(f"[red]assay:[/] {escape(said)}", soft_wrap=True, highlight=False)
         return BAD_INPUT
     except KeyboardInterrupt:
         complain.print("interrupted: finished trials are kept, the same command resumes")

@@ -282,6 +282,11 @@ def test_a_revocation_in_the_log_is_seen(deposited: Deposited, tmp_path: Path) -
     found = verify(bundles.collect(log, [index]))
     assert [check.name for check in found.checks if not check.holds] == ["not revoked"]
     assert any("No witness" in line for line in found.assumptions)
+    stripped = verify(replace(bundles.collect(log, [index]), everything=None))
+    assert stripped.valid
+    assert any("a revocation that the bundle leaves out is not seen" in line for line in stripped.assumptions)
+    carried = verify(replace(bundles.collect(log, [index, log.size - 1]), everything=None))
+    assert [check.name for check in carried.checks if not check.holds] == ["not revoked"]
 
 
 @given(st.integers(0))
@@ -298,6 +303,27 @@ def test_a_changed_bit_of_a_bundle_is_refused_or_changes_nothing(deposited: Depo
         found == deposited.bundle
         or not verify(found, deposited.log.signer.verifier, deposited.log.witness).valid
     )
+
+
+def test_what_a_stranger_says_is_shown_and_not_obeyed(
+    deposited: Deposited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A claim that would move a terminal's cursor, begin a line of its own, or that no file in UTF-8 can hold."""
+    log = Log.create(tmp_path / "log", Signer.fresh("test.local/log"), None, None)
+    owner = owner_signer(SECRET)
+    key, _ = deposit_key(log, owner, root_of(deposited.opened), "adi_derived", 100, "1e-6", 3)
+    deposit_model(log, owner, key, hashlib.sha256(b"a model").hexdigest(), None, "mine\x1b[2K\nok  \ud800")
+    bundles.save(bundles.collect(log, [0, 1]), tmp_path / "bundle.zip")
+    (tmp_path / "model").write_bytes(b"a model")
+    assert main(["evidence", "verify", str(tmp_path / "bundle.zip"), "--model", str(tmp_path / "model")]) == 0
+    assert "deposited as entry 1: mine\\x1b[2K\\nok  \\ud800\n" in capsys.readouterr().out
+    opening = parsed(deposited.opened[0].content, "it")
+    (tmp_path / "opening").write_bytes(canonical({**opening, "\x1b[2K": 1}))
+    assert (
+        main(["evidence", "verify", str(tmp_path / "bundle.zip"), "--opening", str(tmp_path / "opening")])
+        == 2
+    )
+    assert "wrong or missing: \\x1b[2K" in capsys.readouterr().err
 
 
 def test_a_folder_is_a_bundle_too_and_extra_files_are_refused(deposited: Deposited, tmp_path: Path) -> None:

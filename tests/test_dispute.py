@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ from assay.core.errors import ConfigError
 from assay.core.examples import Examples
 from assay.core.secret import Secret
 from assay.core.suspects import Suspects
+from assay.evidence import bundle as bundles
 from assay.evidence import report
+from assay.evidence.commitment import openings
 from assay.evidence.dispute import (
     CONSISTENT,
     COUNTER,
@@ -29,7 +33,10 @@ from assay.evidence.dispute import (
     hear,
     passes,
 )
+from assay.evidence.log import Log
+from assay.evidence.signers import Signer
 from assay.experiments.cli import main
+from assay.experiments.evidence import case as hearings
 from assay.watermarks.adi import Adi
 from assay.watermarks.trigger import TriggerKey
 
@@ -224,6 +231,32 @@ def test_what_cannot_be_judged_is_refused() -> None:
         heard(COPY, chosen)
     with pytest.raises(ConfigError, match="at least 5 independent models"):
         heard(COPY, independents=INDEPENDENT[:4])
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheme", "judged", "how"),
+    [
+        ({}, "adi_derived", TASK, "expected settings as text"),
+        ({"settings": "{}"}, "adi", TASK, "names adi, and its settings are of adi_derived"),
+        ({"settings": "{}"}, "adi_derived", replace(TASK, classes=3), "open a case without it"),
+    ],
+)
+def test_a_partys_deposit_is_held_against_its_settings(
+    settings: dict[str, str], scheme: str, judged: Task, how: str, tmp_path: Path
+) -> None:
+    opening = openings(Secret.simulated(0, "owner"), "label", scheme, settings, 1)[0]
+    (tmp_path / "claimant.opening").write_bytes(opening.content)
+    log = Log.create(tmp_path / "log", Signer.fresh("test.local/log"), None, None)
+    log.append(b"an entry")
+    bundles.save(bundles.collect(log, []), tmp_path / "claimant.bundle")
+    own: Any = SimpleNamespace(task=TASK, spec=SimpleNamespace(choices={"watermark": "adi_derived"}))
+
+    def judge() -> None:
+        hearings._shown(tmp_path, "claimant")
+        hearings._alike("claimant", opening, own, cast(Any, SimpleNamespace(task=judged)))
+
+    with pytest.raises(ConfigError, match=how):
+        judge()
 
 
 def case(found: Hearing, name: str = "suspect.safetensors") -> dict[str, object]:

@@ -178,7 +178,9 @@ def test_add_and_find(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("a.txt", "one two", [], "at least 5 words"),
         ("a.bin", "x", [], "name it with --kind"),
         ("a.csv", "1,2,3", [], "got 3 cells"),
+        ("a.csv", f"1,{'2' * 200_000}", [], "line 1: field larger"),
         ("a.png", "no picture", [], "is no picture"),
+        ("a.txt", prose(0), ["--every", "0"], "--every of at least 1"),
         ("a.txt", prose(0), ["--kind", "poem"], "expected --kind text"),
         ("a.txt", prose(0), ["--fpr", "2"], "0 < --fpr < 1"),
         ("b.txt", None, [], "found nothing"),
@@ -197,6 +199,13 @@ def test_bad_input_is_explained(
         (folder / name).write_text(content)
     assert main(["works", "find", name, "--registry", "works", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_name_of_a_file_is_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "[red]\x1b[2K.txt").write_text(prose(0))
+    assert main(["works", "add", "[red]\x1b[2K.txt", "--registry", "works"]) == 0
+    assert "work 1: [red]\\x1b[2K.txt, text" in capsys.readouterr().out
+    assert told(capsys, "[red]\x1b[2K.txt")["matches"][0]["title"] == "[red]\\x1b[2K.txt"
 
 
 def test_no_registry_and_no_database(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

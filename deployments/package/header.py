@@ -86,7 +86,7 @@ class Header:
         body = canonical(asdict(self))
         if len(body) > MOST_HEADER:
             raise ConfigError(
-                f"expected a header of at most {MOST_HEADER} bytes, got {len(body)}: drop some of its {len(self.recipients)} recipients"
+                f"expected a header of at most {MOST_HEADER} bytes, got {len(body)}: too many recipients ({len(self.recipients)})"
             )
         return MAGIC + LENGTH.pack(len(body)) + body
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from ... import __version__
 from ...core.atomic import write_atomically
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, printable
 from ...core.secret import Secret
 from ...evidence import bundle as bundles
 from ...evidence import notes, report
@@ -72,7 +72,7 @@ def _open(arguments: argparse.Namespace, case: Path, console: Console) -> int:
     shutil.copyfile(arguments.suspect, case / "suspect.model")
     said = {
         "suspect": {
-            "name": Path(arguments.suspect).name,
+            "name": printable(Path(arguments.suspect).name),
             "digest": digest_of_file(content(arguments.suspect)),
         },
         "parties": list(parties),
@@ -111,7 +111,7 @@ def _run(case: Path, independent: int, alpha: str, rest: list[str], console: Con
     trial = trial_of(mine[1].parameters["settings"], [*rest, f"verification.null_models={independent}"])
     described, parties = [], []
     for name, (bundle, opening) in shown_by.items():
-        own = trial_of(opening.parameters["settings"], rest)
+        own = _alike(name, opening, trial_of(opening.parameters["settings"], rest), trial)
         party, facts = _party(case, name, bundle, opening, own)
         parties.append(party)
         described.append(facts)
@@ -137,8 +137,26 @@ def _run(case: Path, independent: int, alpha: str, rest: list[str], console: Con
     return 0
 
 
+def _alike(name: str, opening: Opening, own: Trial, judged: Trial) -> Trial:
+    """A party's trial, once it is of the scheme that its deposit names and of the task that is heard."""
+    scheme, task, other = own.spec.choices["watermark"], own.task, judged.task
+    if opening.scheme != scheme:
+        raise ConfigError(f"the {name}'s deposit names {opening.scheme}, and its settings are of {scheme}")
+    if (task.shape, task.classes) != (other.shape, other.classes):
+        raise ConfigError(
+            f"the {name}'s deposit is for inputs of {task.shape} and {task.classes} classes, the claimant's for {other.shape} and "
+            f"{other.classes}: open a case without it"
+        )
+    return own
+
+
 def _shown(case: Path, name: str) -> tuple[bundles.Bundle, Opening]:
-    return bundles.load(case / f"{name}.bundle"), read_opening(content(str(case / f"{name}.opening")))
+    opening = read_opening(content(str(case / f"{name}.opening")))
+    if not isinstance(opening.parameters.get("settings"), str):
+        raise ConfigError(
+            f"the {name}'s opening does not say what its keys are made from: expected settings as text"
+        )
+    return bundles.load(case / f"{name}.bundle"), opening
 
 
 def _party(
@@ -162,7 +180,7 @@ def _party(
         "key_entry": index,
         "key_time": "no witness" if time is None else f"witnessed {shown(time)}",
         "model_entry": entry,
-        "claim": model.facts["claim"],
+        "claim": printable(str(model.facts["claim"])),
         "digest": digest,
     }
     key, declared = made(trial, secret), rate(said.facts["alpha"])

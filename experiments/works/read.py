@@ -37,6 +37,8 @@ def read(path: Path, kind: str | None = None, every: int = 1) -> Work:
     if not path.exists():
         raise ConfigError(f"expected a work, found nothing at {path}")
     kind = kind or kind_of(path)
+    if every < 1:
+        raise ConfigError(f"expected --every of at least 1, got {every}")
     if kind not in KINDS:
         raise ConfigError(f"expected --kind {', '.join(KINDS)}, got {kind!r}")
     digest = hashlib.sha256(f"assay/content/v1/{kind}".encode())
@@ -102,7 +104,12 @@ def _text(path: Path) -> str:
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
     """A table without a head: the input's name or digest, and its label."""
     table = csv.reader(_text(path).splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
-    for number, row in enumerate(table, 1):
-        if len(row) != 2:
-            raise ConfigError(f"{path}, line {number}: expected an input and its label, got {len(row)} cells")
-        yield row[0].strip(), row[1].strip()
+    try:
+        for number, row in enumerate(table, 1):
+            if len(row) != 2:
+                raise ConfigError(
+                    f"{path}, line {number}: expected an input and its label, got {len(row)} cells"
+                )
+            yield row[0].strip(), row[1].strip()
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {table.line_num}: {error}") from None

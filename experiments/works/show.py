@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, printable
 from .. import show
 
 
@@ -24,11 +24,11 @@ def works(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     registry = Registry(Path(arguments.registry), METRICS, create=arguments.action_ == "add")
     if arguments.action_ == "add":
         about = {"kind": work.kind, "file": work.path.name}
-        entry = registry.add(
-            work.id, arguments.title or work.path.name, [work.print], about, arguments.stranger
-        )
+        title = arguments.title or printable(work.path.name)
+        entry = registry.add(work.id, title, [work.print], about, arguments.stranger)
         role = "stranger" if entry.stranger else "work"
-        console.print(f"{role} {entry.number}: {entry.title}, {work.kind}, id {entry.id}", soft_wrap=True)
+        said = f"{role} {entry.number}: {escape(entry.title)}, {work.kind}, id {entry.id}"
+        console.print(said, soft_wrap=True)
         return 0
     found = find(registry, work, arguments.fpr, arguments.top)
     if arguments.json:
