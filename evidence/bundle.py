@@ -66,11 +66,9 @@ class Bundle:
         return [(index, said) for index, said in self.certificates() if said.kind == kind]
 
 
-def collect(
-    log: Log, indices: Sequence[int], size: int | None = None, stamps: Sequence[bytes] = ()
-) -> Bundle:
-    """From a log: these entries, with proofs up to the checkpoint of this size."""
-    head = log.checkpoint(size)
+def collect(log: Log, indices: Sequence[int]) -> Bundle:
+    """From a log: these entries, with proofs up to its newest checkpoint."""
+    head = log.checkpoint()
     end = notes.parse(head).size
     items = [Item(i, log.entry(i), tuple(log.inclusion(i, end))) for i in sorted(set(indices))]
     keys = [i.index for i in items if read_certificate(i.entry, f"entry {i.index}").kind == "key"]
@@ -84,7 +82,6 @@ def collect(
         tuple(items),
         tuple(beacons),
         tuple(entries) if small else None,
-        tuple(stamps),
     )
 
 

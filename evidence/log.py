@@ -46,7 +46,9 @@ class Log:
             raise ConfigError(f"{path} is a log already; name another folder")
         signer.save(folder / "log.pem")
         with closing(sqlite3.connect(path)) as db:
-            db.executescript(SCHEMA)
+            db.executescript(
+                f"BEGIN;{SCHEMA}"
+            )  # whole, or no log: one without its witness's name would need none
             db.execute("INSERT INTO meta VALUES ('witness', ?)", ("" if witness is None else witness.text,))
             db.commit()
         return Log(folder, signer, witness, ask)
@@ -59,7 +61,10 @@ class Log:
             )
         signer = Signer.load(folder / "log.pem")
         with _reading(folder) as db:
-            (text,) = db.execute("SELECT value FROM meta WHERE name = 'witness'").fetchone()
+            found = db.execute("SELECT value FROM meta WHERE name = 'witness'").fetchone()
+        if found is None:
+            raise ConfigError(f"{folder / 'log.db'} does not say who its witness is: damaged")
+        (text,) = found
         return Log(folder, signer, Verifier.parse(text) if text else None, ask)
 
     def append(self, entry: bytes) -> int:

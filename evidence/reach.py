@@ -5,6 +5,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from ..core.errors import ConfigError
@@ -27,7 +28,7 @@ def over_http(address: str) -> Ask:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read(LARGEST)
-        except OSError as error:
+        except (OSError, ValueError, HTTPException) as error:  # ValueError: no address
             raise ConfigError(f"the witness at {address} cannot be reached: {error}") from None
 
     return ask
@@ -37,11 +38,16 @@ def as_process(command: Sequence[str]) -> Ask:
     """A command that reads one request and writes the status, a line, and the body."""
 
     def ask(content: bytes) -> tuple[int, bytes]:
-        done = subprocess.run(
-            list(command), input=content, capture_output=True, timeout=PATIENCE, check=False
-        )
+        try:
+            done = subprocess.run(
+                list(command), input=content, capture_output=True, timeout=PATIENCE, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ConfigError(
+                f"the witness {' '.join(command)} gave no answer within {PATIENCE} seconds"
+            ) from None
         status, _, body = done.stdout.partition(b"\n")
-        if done.returncode or not status.isdigit():
+        if done.returncode or not (status.isdigit() and len(status) == 3):
             complaint = done.stderr.decode(errors="replace")[-300:].strip()
             raise ConfigError(f"the witness {' '.join(command)} gave no answer: {complaint}")
         return int(status), body
@@ -64,7 +70,7 @@ def server(witness: Witness, host: str, port: int) -> ThreadingHTTPServer:
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
-            fits = self.path == PATH and length.isdigit() and int(length) <= LARGEST
+            fits = self.path == PATH and length.isdecimal() and int(length) <= LARGEST
             status, body = witness.answer(self.rfile.read(int(length))) if fits else (BAD, b"")
             self.send_response(status)
             self.send_header("Content-Type", "text/plain; charset=utf-8")

@@ -37,7 +37,7 @@ def asked(ask: Ask, note: bytes, old: int, proof: Callable[[int], list[bytes]]) 
     """The witness's line on this checkpoint; ConfigError when it refuses. `old`: the size that it is thought to have seen last;
     when it has seen another, the proof starts from there."""
     status, body = ask(request(note, old, proof(old)))
-    if status == CONFLICT and body.strip().isdigit():
+    if status == CONFLICT and body.strip().isdigit() and len(body) < 20:
         seen, size = int(body), notes.parse(note).size
         if seen > size:
             raise ConfigError(
@@ -65,7 +65,7 @@ class Witness:
         signer = signer or Signer.fresh(name, COSIGNATURE)
         signer.save(folder / "witness.pem")
         with closing(sqlite3.connect(folder / "witness.db")) as db:
-            db.executescript(SCHEMA)
+            db.executescript(f"BEGIN;{SCHEMA}COMMIT;")
         return Witness(folder, signer)
 
     @staticmethod

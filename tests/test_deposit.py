@@ -369,6 +369,35 @@ def test_the_commands_exit_codes(
     assert "3 key(s) deposited" in captured.out
 
 
+def test_a_deposit_stays_its_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def assay(*words: str) -> int:
+        return main(["evidence", *words])
+
+    assert assay("init", "log", "--no-witness") == assay("owner", "alice") == assay("owner", "bob") == 0
+    key = ["deposit", "key", "log", "folder", "--owner"]
+    assert assay(*key, "alice", "watermark=adi_derived", "model=mlp") == 0
+    before = {path: path.read_bytes() for path in Path("folder").iterdir()}
+    assert assay(*key, "bob") == 2  # his keys would take the place of hers
+    Path("model").write_bytes(b"a model")
+    model = ["deposit", "model", "log", "folder", "model", "--owner"]
+    assert assay(*model, "bob") == 2
+    assert assay("prove", "log", "folder", "bundle.zip", "--open", "0", "--owner", "bob") == 2
+    Path("dna.json").write_text('{"share": 0.5}')
+    assert assay(*model, "alice", "--dna", "dna.json") == 2
+    told = capsys.readouterr().err
+    assert told.count("pass the secret that made it") == 3
+    assert "write fractions as text" in told
+    assert {path: path.read_bytes() for path in Path("folder").iterdir()} == before
+    assert not Path("bundle.zip").exists()
+    assert assay(*key, "alice") == assay(*model, "alice") == 0
+    assert assay("prove", "log", "folder", "bundle.zip", "--open", "0", "--owner", "alice") == 0
+    assert assay("verify", "bundle.zip", "--opening", "bundle.zip.opening.json", "--model", "model") == 0
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl is installed")
 def test_a_timestamp_is_over_the_head_and_a_test_authority_says_so(
     deposited: Deposited, tmp_path: Path

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -225,6 +226,40 @@ def test_a_witness_answers_over_http_and_from_its_own_process(tmp_path: Path) ->
         over_http(address)(b"anybody?")
     with pytest.raises(ConfigError, match="gave no answer"):
         as_process([sys.executable, "-c", "raise SystemExit(3)"])(b"")
+
+
+def test_a_witness_that_answers_nonsense_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def talk() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"no HTTP\r\n\r\n")
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        with pytest.raises(ConfigError, match="cannot be reached"):
+            over_http(f"http://127.0.0.1:{listening.getsockname()[1]}")(b"anybody?")
+        thread.join()
+    for address in ("http://[::1", "http://a b"):
+        with pytest.raises(ConfigError, match="cannot be reached"):
+            over_http(address)(b"anybody?")
+    monkeypatch.setattr("assay.evidence.reach.PATIENCE", 0.1)
+    with pytest.raises(ConfigError, match="no answer within"):
+        as_process([sys.executable, "-c", "import time; time.sleep(60)"])(b"")
+    with watched(tmp_path) as (log, _), pytest.raises(ConfigError, match="refuses the checkpoint"):
+        Log.load(log.folder, lambda _: (409, b"9" * 5000)).append(b"one")
+
+
+def test_a_log_that_was_not_finished_says_so(tmp_path: Path) -> None:
+    with watched(tmp_path) as (log, _), closing(sqlite3.connect(log.folder / "log.db")) as db:
+        db.execute("DELETE FROM meta")
+        db.commit()
+    with pytest.raises(ConfigError, match="who its witness is"):
+        Log.load(log.folder)
 
 
 def test_an_unwitnessed_entry_is_not_acknowledged_and_not_lost(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from ...core.errors import ConfigError
 from ...core.secret import Secret
 from ...evidence import bundle
 from ...evidence import deposit as two_step
+from ...evidence.canonical import canonical
+from ...evidence.certificates import Certificate
 from ...evidence.certificates import read as read_certificate
 from ...evidence.commitment import Opening, openings, root_of
 from ...evidence.log import Log
@@ -92,6 +94,7 @@ def deposit(arguments: argparse.Namespace, rest: list[str], console: Console) ->
         nothing_left(rest)
         return _model(arguments, log, mine, folder, console)
     state = _prepared(arguments, rest, folder)
+    _owned(state, log, mine, folder)
     found = state.openings(mine)
     facts = (state.scheme, state.n, state.alpha, state.subsets)
     _, index = two_step.deposit_key(log, two_step.owner_signer(mine), root_of(found), *facts)
@@ -119,6 +122,23 @@ def _prepared(arguments: argparse.Namespace, rest: list[str], folder: Path) -> S
     return state
 
 
+def _owned(state: State, log: Log, mine: Secret, folder: Path) -> Certificate | None:
+    """The deposit's key certificate, None before there is one. ConfigError for another owner's: his keys would replace these."""
+    if state.key is None:
+        return None
+    key = read_certificate(log.entry(state.key), f"entry {state.key}")
+    if (key.issuer, key.commitment) != (_issuer(mine), root_of(state.openings(mine))):
+        raise ConfigError(
+            f"the deposit in {folder} is of {key.issuer[:16]}, and --owner is {_issuer(mine)[:16]}: "
+            "pass the secret that made it, or a new folder"
+        )
+    return key
+
+
+def _issuer(mine: Secret) -> str:
+    return two_step.owner_signer(mine).verifier.public.hex()
+
+
 def _write_keys(state: State, found: list[Opening], log: Log, index: int, folder: Path) -> None:
     from .keys import save
 
@@ -135,9 +155,10 @@ def _model(arguments: argparse.Namespace, log: Log, mine: Secret, folder: Path, 
         raise ConfigError(
             "expected a deposited key and a model: assay evidence deposit model LOG FOLDER MODEL, after step key"
         )
+    key = _owned(state, log, mine, folder)
+    assert key is not None
     digest = digest_of_file(_content(arguments.model))
     dna = None if arguments.dna is None else _object(arguments.dna)
-    key = read_certificate(log.entry(state.key))
     signer = two_step.owner_signer(mine)
     _, index = two_step.deposit_model(log, signer, key, digest, dna, arguments.claim)
     replace(state, model=index).save(folder)
@@ -163,18 +184,26 @@ def prove(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
         raise ConfigError(
             f"{arguments.folder} holds no deposited key yet: assay evidence deposit key LOG {arguments.folder}"
         )
-    stamps = [] if arguments.stamp is None else [_stamp(arguments.stamp, log.checkpoint())]
-    indices = [state.key] if state.model is None else [state.key, state.model]
-    bundle.save(bundle.collect(log, indices, stamps=stamps), Path(arguments.output))
+    opening = None if arguments.open is None else _opening(arguments, state, log)
+    made = bundle.collect(log, [state.key] if state.model is None else [state.key, state.model])
+    if arguments.stamp is not None:
+        made = replace(made, stamps=(_stamp(arguments.stamp, made.head),))
+    bundle.save(made, Path(arguments.output))
     console.print(f"bundle: {arguments.output}", soft_wrap=True)
-    if arguments.open is not None:
-        found = state.openings(secret_in(arguments.owner))
-        if not 0 <= arguments.open < len(found):
-            raise ConfigError(f"expected --open below {len(found)}, got {arguments.open}")
+    if opening is not None:
         path = Path(f"{arguments.output}.opening.json")
-        write_atomically(path, found[arguments.open].content, private=True)
+        write_atomically(path, opening.content, private=True)
         console.print(f"opening: {path}, for a judge alone: it holds the subset's key", soft_wrap=True)
     return 0
+
+
+def _opening(arguments: argparse.Namespace, state: State, log: Log) -> Opening:
+    mine = secret_in(arguments.owner)
+    _owned(state, log, mine, Path(arguments.folder))
+    found = state.openings(mine)
+    if not 0 <= arguments.open < len(found):
+        raise ConfigError(f"expected --open below {len(found)}, got {arguments.open}")
+    return found[arguments.open]
 
 
 def _stamp(where: str, note: bytes) -> bytes:
@@ -200,4 +229,8 @@ def _object(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: expected a JSON object")
+    try:
+        canonical(found)
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be signed: {error}; write fractions as text") from None
     return found
