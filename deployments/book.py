@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..core.errors import ConfigError
+
 Kind = Literal["open", "answer", "degraded", "alarm", "revoke"]
 """open: samples is the budget, -1 without one; answer, degraded: samples answered; alarm, revoke: samples answered before."""
 NOTHING = bytes(32)
@@ -117,9 +119,13 @@ class Book:
         if self._database is None or self._process != os.getpid():
             place = ":memory:" if self.path is None else str(self.path)
             found = sqlite3.connect(place, PATIENCE, isolation_level=None, check_same_thread=False)
-            found.execute("PRAGMA journal_mode=WAL")
-            found.execute("PRAGMA synchronous=FULL")
-            found.executescript(TABLES)
+            try:
+                found.execute("PRAGMA journal_mode=WAL")
+                found.execute("PRAGMA synchronous=FULL")
+                found.executescript(TABLES)
+            except sqlite3.DatabaseError as error:
+                found.close()
+                raise ConfigError(f"{place} cannot be used as a gateway's book: {error}") from None
             self._database, self._process = found, os.getpid()
         return self._database
 
@@ -266,13 +272,8 @@ class Turn:
     def see(self, account: str, asked: Asked) -> int:
         """Keeps a request for the monitors of other processes; its number."""
         inputs, labels = asked.inputs.float().cpu().contiguous(), asked.labels.cpu()
-        row = (
-            account,
-            asked.at,
-            json.dumps(list(inputs.shape)),
-            inputs.numpy().tobytes(),
-            labels.numpy().tobytes(),
-        )
+        raw = inputs.numpy().tobytes(), labels.numpy().tobytes()
+        row = (account, asked.at, json.dumps(list(inputs.shape)), *raw)
         found = self.database.execute("INSERT INTO streams VALUES (NULL, ?, ?, ?, ?, ?)", row).lastrowid
         assert found is not None
         return found

@@ -92,6 +92,7 @@ REFUSALS: dict[str, tuple[str, int, str]] = {
     ),
     "huge chunks": ("create model.safetensors x --issuer owner.key --chunk 17", 2, "1 to 16 MiB"),
     "no day": ("licence m.wmpkg x --issuer owner.key --to bob.pub --until soon", 2, "got 'soon'"),
+    "a list until before 1970": ("revoke l.jwt --issuer owner.key --until 1960-01-01", 2, "from 1970 on"),
     "an end before": ("licence m.wmpkg x --issuer owner.key --to bob.pub --until 1999-01-01", 2, "later"),
     "nothing to rewrap": ("rewrap m.wmpkg x --issuer owner.key", 2, "nothing to change"),
     "a licence for two": (

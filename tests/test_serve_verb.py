@@ -130,6 +130,20 @@ def test_keys_revocation_and_status_by_command(assay: Assay) -> None:
     made.gateway.book.close()
 
 
+def test_a_key_is_replaced_only_with_its_budget(assay: Assay) -> None:
+    """A budget that no book holds, or a book that is none: the customer's key opens still, and no new one does."""
+    place, key = Place(Path("s")), assay("key alice --folder s")[1].strip()
+    for budget in (2**53 + 1, 2**64):
+        code, out, err = assay(f"key alice --folder s --budget {budget}")
+        assert (code, out, "0 to 2^53" in err) == (2, "", True), err
+    assert (assay("key a/b --folder s --budget 1")[0], list(place.folder.glob("book*"))) == (2, [])
+    (place.folder / "book.sqlite").write_bytes(b"no database" * 100)
+    for words in ("key alice --budget 5 --folder s", "status --folder s", "revoke alice --folder s"):
+        code, out, err = assay(words)
+        assert (code, out, "cannot be used as a gateway's book" in err) == (2, "", True), err
+    assert place.keyring.account(key) == "alice"
+
+
 WRONG = {
     "start none.safetensors": "found nothing at",
     "start model.safetensors deployment=none_such": "none_such",
@@ -137,7 +151,7 @@ WRONG = {
     "start model.safetensors --licence a.jwt": "--key NAME.key and --issuer",
     "start model.safetensors --samples 0": "at least 1",
     "key a/b --folder s": "expected an account",
-    "key a --budget -1 --folder s": "at least 0",
+    "key a --budget -1 --folder s": "0 to 2^53",
     "revoke alice --folder none": "there is no service",
     "status --folder none": "there is no service",
     "status seed=1": "unexpected argument",

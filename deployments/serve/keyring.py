@@ -31,10 +31,8 @@ class Keyring:
 
     def issue(self, account: str) -> str:
         """A new key; an older one of this account opens nothing from now on."""
-        if not NAME.fullmatch(account):
-            raise ConfigError(f"expected an account of 1 to 64 letters, digits, - and _, got {account!r}")
         secret = secrets.token_urlsafe(32)
-        self._write({account: _hash(secret)})
+        self._write({named(account): _hash(secret)})
         return f"{account}.{secret}"
 
     def accounts(self) -> list[str]:
@@ -62,6 +60,12 @@ class Keyring:
         with FileLock(f"{self.path}.lock"):
             known = _parsed(self.path) if self.path.exists() else {}
             write_atomically(self.path, json.dumps({**known, **new}, indent=1).encode(), private=True)
+
+
+def named(account: str) -> str:
+    if not NAME.fullmatch(account):
+        raise ConfigError(f"expected an account of 1 to 64 letters, digits, - and _, got {account!r}")
+    return account
 
 
 def _parsed(path: Path) -> dict[str, str]:

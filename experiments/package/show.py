@@ -226,7 +226,10 @@ def moment(text: str) -> int:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"expected a day such as 2030-01-31, or 2030-01-31T12:00, got {text!r}") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+    seconds = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+    if seconds < 0:
+        raise ConfigError(f"expected a day from 1970 on, got {text!r}")
+    return seconds
 
 
 def day(seconds: int) -> str:

@@ -45,14 +45,17 @@ def start(arguments: argparse.Namespace, rest: Sequence[str], console: Console) 
 
 
 def key(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
+    from ...deployments.serve.keyring import named
     from .serve import Place
 
     place = Place(Path(arguments.folder))
-    if arguments.budget is not None and arguments.budget < 0:
-        raise ConfigError(f"expected a budget of at least 0 samples, got {arguments.budget}")
-    made = place.keyring.issue(arguments.account)
-    if arguments.budget is not None:
+    if arguments.budget is not None and not 0 <= arguments.budget <= 2**53:
+        raise ConfigError(f"expected a budget of 0 to 2^53 samples, got {arguments.budget}")
+    named(arguments.account)
+    if arguments.budget is not None:  # before the key, which must not open without it
+        place.folder.mkdir(parents=True, exist_ok=True)
         place.book.open(arguments.account, arguments.budget)
+    made = place.keyring.issue(arguments.account)
     print(made)  # noqa: T201 - the one time it is shown
     return 0
 
