@@ -4,13 +4,17 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import traceback
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -402,12 +406,21 @@ def test_a_deposit_stays_its_owners(
 def test_a_timestamp_is_over_the_head_and_a_test_authority_says_so(
     deposited: Deposited, tmp_path: Path
 ) -> None:
-    pytest.importorskip("rfc3161_client")
+    decode = pytest.importorskip("rfc3161_client").decode_timestamp_response
     root = local_tsa.create(tmp_path / "tsa")
     token = local_tsa.token(tmp_path / "tsa", timestamp.query(deposited.bundle.head))
     found = timestamp.checked(token, deposited.bundle.head, root)
     assert found.test
+    assert not found.authority.endswith("root")
     assert "proves nothing" in found.authority
+    signed = decode(token).signed_data
+    files = (root, tmp_path / "tsa" / "tsa.pem")
+    chain = [x509.load_pem_x509_certificate(file.read_bytes()).public_bytes(Encoding.DER) for file in files]
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        timestamp.from_authority("http://[::1", b"a head")
+    for order in (chain, chain[::-1]):  # real authorities send their chain, in any order
+        carried = SimpleNamespace(certificates=order, signer_infos=signed.signer_infos)
+        assert timestamp._signer(carried) == found.authority
     for bad, message in (
         (token, b"another head"),
         (token[:-5], deposited.bundle.head),
@@ -417,6 +430,12 @@ def test_a_timestamp_is_over_the_head_and_a_test_authority_says_so(
             timestamp.checked(bad, message, root)
     with pytest.raises(ConfigError, match="not valid"):
         timestamp.checked(token, deposited.bundle.head, local_tsa.create(tmp_path / "other"))
+
+
+def test_without_the_extra_timestamp_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    with pytest.raises(ConfigError, match=r"pip install 'assay\[timestamp\]'"):
+        timestamp.query(b"a head")
 
 
 def test_secrets_are_in_no_log_bundle_repr_or_traceback(deposited: Deposited) -> None:
