@@ -373,6 +373,24 @@ def test_the_commands_exit_codes(
     assert "3 key(s) deposited" in captured.out
 
 
+def test_a_case_keeps_what_was_checked(deposited: Deposited, tmp_path: Path) -> None:
+    """A bundle may be a folder; what the case holds is private, and what was read once."""
+    with zipfile.ZipFile(deposited.path) as archive:
+        archive.extractall(tmp_path / "folder")
+    (tmp_path / "opening").write_bytes(deposited.opened[0].content)
+    (tmp_path / "model").write_bytes(b"a model")
+    words = ["--bundle", "folder", "--opening", "opening", "--model", "model", "--suspect", "model"]
+    paths = [word if word.startswith("--") else str(tmp_path / word) for word in words]
+    case = tmp_path / "case"
+    assert main(["evidence", "dispute", "open", str(case), *paths[:-1], str(tmp_path / "none")]) == 2
+    assert not case.exists()
+    assert main(["evidence", "dispute", "open", str(case), *paths]) == 0
+    assert bundles.load(case / "claimant.bundle") == deposited.bundle
+    assert (case / "claimant.opening").read_bytes() == deposited.opened[0].content
+    assert (case / "claimant.model").read_bytes() == (case / "suspect.model").read_bytes() == b"a model"
+    assert (case.stat().st_mode | (case / "claimant.opening").stat().st_mode) & 0o077 == 0
+
+
 def test_a_deposit_stays_its_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

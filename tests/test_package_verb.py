@@ -4,6 +4,7 @@ import json
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,11 @@ REFUSALS: dict[str, tuple[str, int, str]] = {
         2,
         "pins the one",
     ),
+    "another's licence": (
+        "rewrap m.wmpkg x --issuer owner.key --to bob.pub --licence a.jwt",
+        2,
+        "another party or package",
+    ),
     "overrides where there are none": ("inspect m.wmpkg seed=1", 2, "unexpected argument"),
     "text as a list": ("revoke a.jwt --issuer owner.key --until 2999-01-01", 1, "is no revocation list"),
     "nothing marked": (
@@ -117,11 +123,26 @@ def test_refusals_and_bad_input(case: str, assay: Assay) -> None:
     assay(
         "licence m.wmpkg a.jwt --issuer owner.key --to alice.pub --operations query weights --until 2999-01-01"
     )
-    before = set(Path.cwd().iterdir())
+    before = {path for path in Path.cwd().iterdir() if path.suffix != ".lock"}
     words, expected, why = REFUSALS[case]
     code, _, err = assay(words)
     assert (code, why in err) == (expected, True), err
-    assert set(Path.cwd().iterdir()) == before
+    assert {path for path in Path.cwd().iterdir() if path.suffix != ".lock"} == before
+
+
+def test_lists_that_are_made_at_once_follow_one_another(assay: Assay) -> None:
+    """Else two would have one number, readers refuse the second, and its revocation is lost."""
+    assay("create model.safetensors m.wmpkg --issuer owner.key --to alice.pub")
+    for i in range(8):
+        assay(f"licence m.wmpkg {i}.jwt --issuer owner.key --to alice.pub --until 2999-01-01")
+
+    def revoked(i: int) -> int:
+        words = f"package revoke list.jwt --issuer owner.key --licence {i}.jwt --until 2999-01-01"
+        return main(words.split())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(revoked, range(8))) == [0] * 8
+    assert "list 9: 8 revoked" in assay("revoke list.jwt --issuer owner.key --until 2999-01-01")[1]
 
 
 def test_rewrap_and_inspect(assay: Assay) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from assay.evidence.dna_sketch import sketch, sketch_distances
 from assay.evidence.registry import Found, Match, Registry
 from assay.experiments import api
 from assay.experiments.cli import main
+from assay.experiments.trace.suspect import probes_of
 from assay.experiments.trace.trace import Hit, concluded, ranked
 from assay.experiments.trial import Trial
 from assay.kernels.agreement import agreement_reference
@@ -267,3 +269,10 @@ def test_bad_input_is_explained(
 def test_a_registry_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found none"):
         Registry(tmp_path / "none", METRICS)
+
+
+def test_two_who_begin_a_registry_at_once_ask_the_same_probes(tmp_path: Path) -> None:
+    trial = api.build("task=digits", "watermark=none")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: probes_of(tmp_path, trial, True)[0], range(8)))
+    assert all(one is not None and torch.equal(one, found[0]) for one in found)

@@ -5,8 +5,7 @@ The case is a private folder, for openings hold keys. What goes out are result.j
 
 import argparse
 import json
-import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,15 @@ from .keys import made, trial_of
 CLAIMANT, RIVAL = "claimant", "counter-claimant"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a party shows, read once: what is checked is what is kept."""
+
+    bundle: bundles.Bundle
+    opening: bytes = field(repr=False)
+    model: bytes = field(repr=False)
+
+
 def dispute(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     case = Path(arguments.case)
     if arguments.action_ == "open":
@@ -54,6 +62,7 @@ def _open(arguments: argparse.Namespace, case: Path, console: Console) -> int:
         raise ConfigError(f"{case} exists; name a new folder for the case")
     if arguments.suspect is None:
         raise ConfigError("name the accused model with --suspect FILE")
+    suspect = content(arguments.suspect)
     parties = {CLAIMANT: _files(arguments, "")}
     if arguments.their_bundle is not None:
         parties[RIVAL] = _files(arguments, "their_")
@@ -66,14 +75,14 @@ def _open(arguments: argparse.Namespace, case: Path, console: Console) -> int:
         return NOT_VALID
     case.mkdir(parents=True, mode=0o700)
     for name, files in parties.items():
-        for kind, path in files.items():
-            shutil.copyfile(path, case / f"{name}.{kind}")
-            (case / f"{name}.{kind}").chmod(0o600)
-    shutil.copyfile(arguments.suspect, case / "suspect.model")
+        bundles.save(files.bundle, case / f"{name}.bundle")
+        write_atomically(case / f"{name}.opening", files.opening, private=True)
+        write_atomically(case / f"{name}.model", files.model, private=True)
+    write_atomically(case / "suspect.model", suspect, private=True)
     said = {
         "suspect": {
             "name": printable(Path(arguments.suspect).name),
-            "digest": digest_of_file(content(arguments.suspect)),
+            "digest": digest_of_file(suspect),
         },
         "parties": list(parties),
         "checks": [
@@ -88,20 +97,19 @@ def _open(arguments: argparse.Namespace, case: Path, console: Console) -> int:
     return 0
 
 
-def _files(arguments: argparse.Namespace, prefix: str) -> dict[str, str]:
+def _files(arguments: argparse.Namespace, prefix: str) -> Shown:
     found = {kind: getattr(arguments, f"{prefix}{kind}") for kind in ("bundle", "opening", "model")}
     missing = [f"--{prefix.replace('_', '-')}{kind}" for kind, path in found.items() if path is None]
     if missing:
         raise ConfigError(
             f"a party shows its bundle, an opening and its deposited model; missing: {', '.join(missing)}"
         )
-    return found
+    return Shown(bundles.load(Path(found["bundle"])), content(found["opening"]), content(found["model"]))
 
 
-def _checked(files: dict[str, str], arguments: argparse.Namespace) -> Result:
-    bundle, opening = bundles.load(Path(files["bundle"])), read_opening(content(files["opening"]))
-    digest = digest_of_file(content(files["model"]))
-    return verified(bundle, public(arguments.log_key), public(arguments.witness_key), opening, [digest])
+def _checked(files: Shown, arguments: argparse.Namespace) -> Result:
+    keys = public(arguments.log_key), public(arguments.witness_key)
+    return verified(files.bundle, *keys, read_opening(files.opening), [digest_of_file(files.model)])
 
 
 def _run(case: Path, independent: int, alpha: str, rest: list[str], console: Console) -> int:

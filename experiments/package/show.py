@@ -91,19 +91,31 @@ def licence(arguments: argparse.Namespace, rest: Sequence[str], console: Console
 
 
 def rewrap(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
+    from ...deployments.licence.licence import read
     from ...deployments.package.identity import load_identity, load_public
     from ...deployments.package.package import Grantee
+    from ...deployments.package.package import inspect as inspected
     from ...deployments.package.package import rewrap as rewrapped
 
     if arguments.licence and len(arguments.to) != 1:
         raise ConfigError(f"--licence pins the one recipient of --to, got {len(arguments.to)} of them")
     if not arguments.to and not arguments.drop:
         raise ConfigError("nothing to change: expected --to FILE or --drop FILE")
+    source, target, issuer = (
+        Path(arguments.package),
+        Path(arguments.target),
+        load_identity(Path(arguments.issuer)),
+    )
+    to = [load_public(Path(path)) for path in arguments.to]
     pinned = text_of(arguments.licence) if arguments.licence else None
-    add = [Grantee(load_public(Path(path)), pinned) for path in arguments.to]
+    if pinned is not None:
+        found = read(pinned, issuer.public)
+        if (found.sub, found.package) != (to[0].kid, inspected(source).content.id):
+            raise ConfigError(
+                f"{arguments.licence} is for another party or package: pinned, it would open this one for nobody"
+            )
     drop = [load_public(Path(path)).kid for path in arguments.drop]
-    target = Path(arguments.target)
-    header = rewrapped(Path(arguments.package), target, load_identity(Path(arguments.issuer)), add, drop)
+    header = rewrapped(source, target, issuer, [Grantee(party, pinned) for party in to], drop)
     tell(target, header, console)
     return 0
 
@@ -125,16 +137,19 @@ def open_(arguments: argparse.Namespace, rest: Sequence[str], console: Console) 
 
 
 def revoke(arguments: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
+    from filelock import FileLock
+
     from ...core.atomic import write_atomically
     from ...deployments.licence import licence as licences
     from ...deployments.licence import revocation
     from ...deployments.package.identity import load_identity
 
     issuer, path = load_identity(Path(arguments.issuer)), Path(arguments.list)
-    previous = revocation.read(text_of(path), issuer.public) if path.exists() else None
     numbers = [licences.read(text_of(one), issuer.public).jti for one in arguments.licence]
-    token = revocation.published(issuer, moment(arguments.until), numbers, previous)
-    write_atomically(path, token.encode())
+    with FileLock(f"{path}.lock"):  # two lists of one number would contradict each other
+        previous = revocation.read(text_of(path), issuer.public) if path.exists() else None
+        token = revocation.published(issuer, moment(arguments.until), numbers, previous)
+        write_atomically(path, token.encode())
     found = revocation.read(token, issuer.public)
     console.print(
         f"list {found.sequence}: {len(found.revoked)} revoked, current until {day(found.until)}",

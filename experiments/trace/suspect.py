@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from ...core.atomic import write_atomically
@@ -92,8 +93,11 @@ def probes_of(folder: Path, trial: Trial, create: bool) -> tuple[Tensor | None, 
     kin = f"{trial.task.name}-{shape}-{trial.task.classes}"
     path = folder / "probes" / f"{kin}.safetensors"
     if not path.exists() and create:
-        pictures: Examples = trial.settings.task.load(trial.settings.model, 0).test
-        save_tensors(path, "probes", {"probes": probes(_secret(folder), pictures.inputs)}, {}, private=True)
+        with FileLock(folder / "probes.lock"):  # or two at once would ask their models about different ones
+            if not path.exists():
+                pictures: Examples = trial.settings.task.load(trial.settings.model, 0).test
+                asked = {"probes": probes(_secret(folder), pictures.inputs)}
+                save_tensors(path, "probes", asked, {}, private=True)
     return (load_tensors(path, "probes")[0]["probes"] if path.exists() else None), kin
 
 
