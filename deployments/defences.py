@@ -89,7 +89,8 @@ class Noise(Defence):
 
     Equal inputs get equal noise, so asking again averages nothing out. Two vectors of probabilities differ by at most 2 in L1: with
     Laplace noise and `keep_label` off one answer is 2 / scale differentially private in its scores (Dwork et al., TCC 2006), and n
-    answers 2 n / scale. A kept label is told as it is, and no such bound holds."""
+    answers 2 n / scale. A kept label is told as it is, and no such bound holds. The noise follows from the trial's public seed: the
+    thief of a trial does not use that, and a service has to keep its seed to itself."""
 
     coarse = False
     paper = "Dwork et al., TCC 2006"

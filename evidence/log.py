@@ -44,6 +44,7 @@ class Log:
         path = folder / "log.db"
         if path.exists():
             raise ConfigError(f"{path} is a log already; name another folder")
+        notes.admitted(signer.verifier, witness)
         signer.save(folder / "log.pem")
         with closing(sqlite3.connect(path)) as db:
             db.executescript(

@@ -12,7 +12,7 @@ import base64
 from dataclasses import dataclass
 
 from ..core.errors import ConfigError
-from .signers import COSIGNATURE, NAME, Signer, Verifier, decoded
+from .signers import COSIGNATURE, NAME, NOTE, Signer, Verifier, decoded
 
 LARGEST = 16384  # bytes of a note
 DASH = "\u2014 "
@@ -55,6 +55,7 @@ def parse(note: bytes) -> Checkpoint:
 def opened(note: bytes, log: Verifier, witness: Verifier | None = None) -> tuple[Checkpoint, int | None]:
     """The checkpoint, once the log and the witness are found to have signed it, and the witness's time. ConfigError otherwise, also
     for a signature that fails or that nobody asked about: it may have been spoilt on its way."""
+    admitted(log, witness)
     checkpoint, lines = _parts(note)
     wanted = [log] if witness is None else [log, witness]
     if checkpoint.origin != log.name:
@@ -76,6 +77,15 @@ def opened(note: bytes, log: Verifier, witness: Verifier | None = None) -> tuple
         if not _valid(signer, payloads[signer], checkpoint):
             raise ConfigError(f"the checkpoint's signature of {signer.name} is not valid")
     return checkpoint, None if witness is None else int.from_bytes(payloads[witness][:8], "big")
+
+
+def admitted(log: Verifier, witness: Verifier | None) -> None:
+    """ConfigError for keys of the other's kind: a log's signature says no time, and a key that is both is no witness."""
+    if log.kind != NOTE or (witness is not None and witness.kind != COSIGNATURE):
+        raise ConfigError(
+            f"expected a log's key of kind {NOTE} and a witness's of kind {COSIGNATURE} (its witness.pub), got {log.kind} and "
+            f"{witness.kind if witness is not None else 'none'}"
+        )
 
 
 def cosigned(note: bytes, witness: Verifier) -> bytes:

@@ -388,6 +388,10 @@ def test_a_case_keeps_what_was_checked(deposited: Deposited, tmp_path: Path) -> 
     assert bundles.load(case / "claimant.bundle") == deposited.bundle
     assert (case / "claimant.opening").read_bytes() == deposited.opened[0].content
     assert (case / "claimant.model").read_bytes() == (case / "suspect.model").read_bytes() == b"a model"
+    (case / "case.json").write_text("[]")
+    (case / "result.json").write_text("{")
+    for action in ("run", "report"):
+        assert main(["evidence", "dispute", action, str(case)]) == 2
     assert (case.stat().st_mode | (case / "claimant.opening").stat().st_mode) & 0o077 == 0
 
 

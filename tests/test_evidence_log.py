@@ -254,6 +254,19 @@ def test_a_witness_that_answers_nonsense_is_explained(
         Log.load(log.folder, lambda _: (409, b"9" * 5000)).append(b"one")
 
 
+def test_a_logs_key_is_no_witness(tmp_path: Path) -> None:
+    """Its signature holds no time: its first bytes would be read as one."""
+    log, other = Signer.fresh("test.local/log"), Signer.fresh("test.local/other")
+    checkpoint = notes.Checkpoint("test.local/log", 1, bytes(32))
+    line = notes.signature_line(other.verifier, other.sign(checkpoint.body))
+    for watcher in (other.verifier, log.verifier):
+        with pytest.raises(ConfigError, match="of kind 4"):
+            notes.opened(notes.signed(checkpoint, log) + line.encode(), log.verifier, watcher)
+        with pytest.raises(ConfigError, match="of kind 4"):
+            Log.create(tmp_path / "log", log, watcher, None)
+    assert not (tmp_path / "log").exists()
+
+
 def test_a_log_that_was_not_finished_says_so(tmp_path: Path) -> None:
     with watched(tmp_path) as (log, _), closing(sqlite3.connect(log.folder / "log.db")) as db:
         db.execute("DELETE FROM meta")

@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.experiments.api import build
 from assay.experiments.cli import main
+from assay.experiments.package.marks import Owner, marked
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 from assay.zoo.files import save_key, save_model
@@ -94,6 +96,11 @@ REFUSALS: dict[str, tuple[str, int, str]] = {
     "huge chunks": ("create model.safetensors x --issuer owner.key --chunk 17", 2, "1 to 16 MiB"),
     "no day": ("licence m.wmpkg x --issuer owner.key --to bob.pub --until soon", 2, "got 'soon'"),
     "a list until before 1970": ("revoke l.jwt --issuer owner.key --until 1960-01-01", 2, "from 1970 on"),
+    "a day in the year 10000": (
+        "licence m.wmpkg x --issuer owner.key --to bob.pub --until 9999-12-31T23:59:59-12:00",
+        2,
+        "before the year 10000",
+    ),
     "an end before": ("licence m.wmpkg x --issuer owner.key --to bob.pub --until 1999-01-01", 2, "later"),
     "nothing to rewrap": ("rewrap m.wmpkg x --issuer owner.key", 2, "nothing to change"),
     "a licence for two": (
@@ -162,6 +169,13 @@ def test_rewrap_and_inspect(assay: Assay) -> None:
     code, _, err = assay("open m.wmpkg o --key bob.key --issuer owner.pub --licence b.jwt")
     assert (code, "allows query, not weights" in err) == (1, True)
     assert "the signature was not checked" in assay("inspect m.wmpkg")[1]
+
+
+@pytest.mark.parametrize("number", [0, 2**31 + 1])
+def test_a_buyers_number_fits_its_package(number: int) -> None:
+    owner = Owner(trial(), trial().watermark.keygen(trial().task, Secret.simulated(8)), {})
+    with pytest.raises(ConfigError, match=r"from 1 to 2\^31"):
+        marked(owner, trial().task.fresh(None), number)
 
 
 @cache

@@ -184,6 +184,15 @@ def test_a_remote_model_is_an_access(tmp_path: Path) -> None:
     assert both.keys["alice"] not in repr(remote)
 
 
+def test_a_proxys_page_is_no_answer() -> None:
+    page = httpx.MockTransport(lambda _: httpx.Response(502, text="<html>bad gateway</html>"))
+    with httpx.Client(transport=page, base_url="http://served") as client:
+        remote = Remote(client, "alice.key")
+        for ask in (lambda: remote.labels(inputs(1)), remote.account):
+            with pytest.raises(ConfigError, match=r"refused the request \(502\)"):
+                ask()
+
+
 def request(body: Any, **headers: str) -> dict[str, Any]:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return {"content": content, "headers": {"Content-Type": "application/json", **headers}}

@@ -27,6 +27,7 @@ MOST_HEADER = 2**20
 MIB = 2**20
 TAG = 16  # bytes that AES-GCM adds to a chunk
 MOST_CHUNKS = 2**32  # numbered by 32 bits in the nonce
+MOST_BUYERS = 2**31
 CLOSED = ConfigDict(extra="forbid", strict=True)
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
@@ -48,7 +49,7 @@ class Content:
     chunk: Annotated[int, Limited(ge=MIB, le=16 * MIB)]
     nonce: Annotated[str, hexadecimal(8)]
     issuer: Digest
-    buyer: Annotated[int, Limited(ge=0, le=2**31)] | None
+    buyer: Annotated[int, Limited(ge=0, le=MOST_BUYERS)] | None
 
     @cached_property
     def id(self) -> str:

@@ -64,7 +64,10 @@ class Remote:
 
 
 def _said(response: httpx.Response) -> dict[str, Any]:
-    found = response.json()
+    try:
+        found = response.json()
+    except ValueError:  # a proxy's page
+        found = None
     return found if isinstance(found, dict) else {}
 
 

@@ -113,7 +113,7 @@ def _checked(files: Shown, arguments: argparse.Namespace) -> Result:
 
 
 def _run(case: Path, independent: int, alpha: str, rest: list[str], console: Console) -> int:
-    said = json.loads(content(str(case / "case.json")))
+    said = _kept(case / "case.json", "parties")
     shown_by = {name: _shown(case, name) for name in said["parties"]}
     mine = shown_by[CLAIMANT]
     trial = trial_of(mine[1].parameters["settings"], [*rest, f"verification.null_models={independent}"])
@@ -211,7 +211,7 @@ def _draws(found: list[bundles.Bundle]) -> tuple[int, str]:
 def _report(case: Path, console: Console) -> int:
     if not (case / "result.json").is_file():
         raise ConfigError(f"{case} is not heard yet: assay evidence dispute run {case}")
-    html = report.page(json.loads(content(str(case / "result.json"))))
+    html = report.page(_kept(case / "result.json", "hearing"))
     write_atomically(case / "report.html", html.encode())
     console.print(f"report: {case / 'report.html'}", soft_wrap=True)
     if report.pdf(html, case / "report.pdf"):
@@ -219,6 +219,16 @@ def _report(case: Path, console: Console) -> int:
     else:
         console.print("no PDF: no Chromium is installed; any browser prints the page", soft_wrap=True)
     return 0
+
+
+def _kept(path: Path, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(content(str(path)))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or name not in found:
+        raise ConfigError(f"{path} is damaged: open the case again in a new folder")
+    return found
 
 
 def _write(path: Path, said: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ...core.errors import ConfigError, NotApplicable
 from ...core.key import Key
-from ...deployments.package.header import Header
+from ...deployments.package.header import MOST_BUYERS, Header
 from ...deployments.package.identity import Identity, Public
 from ...deployments.package.package import create, inspect
 from ...zoo.files import load_key, load_model, load_tensors, save_model
@@ -61,8 +61,8 @@ def owner_of(mark: Path, model: Path, words: Sequence[str]) -> Owner:
 def buyers_key(owner: Owner, number: int, victim: nn.Module | None = None) -> Key:
     """ConfigError for schemes that cannot tell copies apart."""
     scheme, name = owner.trial.watermark, owner.trial.spec.choices["watermark"]
-    if number < 1:
-        raise ConfigError(f"expected a buyer from 1 on, got {number}: number 0 is the owner's own copy")
+    if not 1 <= number <= MOST_BUYERS:
+        raise ConfigError(f"expected a buyer from 1 to 2^31, got {number}: number 0 is the owner's own copy")
     if not scheme.embeds or "random_keys" not in scheme.nulls:
         raise ConfigError(
             f"{name} has no buyers' keys with an exact null; expected the key of another scheme: watermark=deepmarks"

@@ -242,8 +242,8 @@ def moment(text: str) -> int:
     except ValueError:
         raise ConfigError(f"expected a day such as 2030-01-31, or 2030-01-31T12:00, got {text!r}") from None
     seconds = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-    if seconds < 0:
-        raise ConfigError(f"expected a day from 1970 on, got {text!r}")
+    if not 0 <= seconds < 253402300800:  # which no calendar shows
+        raise ConfigError(f"expected a day from 1970 on and before the year 10000, got {text!r}")
     return seconds
 
 
