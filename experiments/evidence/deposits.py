@@ -200,10 +200,10 @@ def prove(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
 def _opening(arguments: argparse.Namespace, state: State, log: Log) -> Opening:
     mine = secret_in(arguments.owner)
     _owned(state, log, mine, Path(arguments.folder))
-    found = state.openings(mine)
-    if not 0 <= arguments.open < len(found):
-        raise ConfigError(f"expected --open below {len(found)}, got {arguments.open}")
-    return found[arguments.open]
+    found, subset = state.openings(mine), int(arguments.open)
+    if not 0 <= subset < len(found):
+        raise ConfigError(f"expected --open below {len(found)}, got {subset}")
+    return found[subset]
 
 
 def _stamp(where: str, note: bytes) -> bytes:
