@@ -47,9 +47,8 @@ class Log:
         notes.admitted(signer.verifier, witness)
         signer.save(folder / "log.pem")
         with closing(sqlite3.connect(path)) as db:
-            db.executescript(
-                f"BEGIN;{SCHEMA}"
-            )  # whole, or no log: one without its witness's name would need none
+            # One transaction: a log that lost its witness's name would ask for none.
+            db.executescript(f"BEGIN;{SCHEMA}")
             db.execute("INSERT INTO meta VALUES ('witness', ?)", ("" if witness is None else witness.text,))
             db.commit()
         return Log(folder, signer, witness, ask)
