@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
-from .config import CONF, parsed
+from .config import CONF, content_of
 
 GROUPS = {
     "watermark": ("family", "reads", "derivation", "nulls", "embeds", "paper"),
@@ -37,9 +37,11 @@ def catalogue(group: str, folders: Iterable[Path] = (), nested: bool = False) ->
     out = {}
     for place in (folder / group for folder in (CONF, *folders)):
         for path in sorted(place.rglob("*.yaml") if nested else place.glob("*.yaml")):
-            text = path.read_text()
-            content = with_defaults(path, parsed(text))
-            found = _literals(content["_target_"]) if "_target_" in content else {}
+            text, content = path.read_text(encoding="utf-8"), content_of(path)
+            if not isinstance(content, dict):
+                raise ConfigError(f"{path}: expected settings by name, as in conf/{group}")
+            content = with_defaults(path, content)
+            found = _literals(str(content["_target_"])) if "_target_" in content else {}
             values = {name: content.get(name, found.get(name)) for name in GROUPS[group]}
             out[path.relative_to(place).with_suffix("").as_posix()] = {
                 **values,
@@ -53,7 +55,7 @@ def with_defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     base: dict[str, Any] = {}
     for entry in content.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            base |= parsed((path.parent / f"{entry}.yaml").read_text())
+            base |= content_of(path.parent / f"{entry}.yaml")
     return {**base, **content}
 
 
@@ -62,7 +64,7 @@ def _literals(target: str) -> dict[str, Any]:
     module, _, name = target.rpartition(".")
     body, tree = _class_body(module, name)
     if body is None or tree is None:
-        raise ConfigError(f"_target_: {target} names no class that can be found")
+        raise ConfigError(f"_target_: {target} names no class that can be read")
     values: dict[str, Any] = {}
     for base in reversed(body.bases):
         origin = _origin(tree, module, base.id) if isinstance(base, ast.Name) else None
@@ -81,10 +83,13 @@ def _literals(target: str) -> dict[str, Any]:
 
 @cache
 def _class_body(module: str, name: str) -> tuple[ast.ClassDef | None, ast.Module | None]:
-    found = find_spec(module)
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
+    try:
+        found = find_spec(module)
+        if found is None or found.origin is None or not found.origin.endswith(".py"):
+            return None, None
+        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    except (ImportError, ValueError, SyntaxError):
         return None, None
-    tree = ast.parse(Path(found.origin).read_text())
     return next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None), tree
 
 

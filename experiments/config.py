@@ -112,14 +112,19 @@ def importable(config_dir: str) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what Hydra and OmegaConf raise about the configuration into a short ConfigError."""
+    """Turns what Hydra, OmegaConf and yaml raise about the configuration into a short ConfigError."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(explain(error)) from None
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):  # watermark=null
+            raise
+        raise ConfigError("expected the name of an option for every axis, as in watermark=uchida") from None
 
 
 def explain(error: Exception) -> str:
@@ -146,7 +151,7 @@ def explain(error: Exception) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
+    known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"{hint} There are: {', '.join(known)}" if len(known) <= 40 else hint
@@ -159,10 +164,22 @@ def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
 
 
 def parsed(text: str) -> Any:
-    """A yaml's content, by libyaml where it is there: it reads our 200 files in a tenth of the time."""
+    """A yaml's content, by libyaml where it is there: it reads our 200 files in a tenth of the time. ConfigError for text that is
+    no yaml."""
     import yaml
 
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    try:
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"expected yaml: {error}") from None
+
+
+def content_of(path: Path) -> Any:
+    """A yaml file's content; ConfigError names the file."""
+    try:
+        return parsed(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def settings() -> dict[str, list[str]]:
@@ -171,7 +188,7 @@ def settings() -> dict[str, list[str]]:
     names: dict[str, list[str]] = {name: [] for name in fixed}
     for path in sorted(CONF.rglob("*/*.yaml")):
         group, *option = path.relative_to(CONF).with_suffix("").parts
-        for setting in parsed(path.read_text()):
+        for setting in content_of(path):
             if setting not in ("defaults", "_target_"):
                 names.setdefault(f"{group}.{setting}", []).append(f"{group}={'/'.join(option)}")
     return names

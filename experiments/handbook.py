@@ -8,7 +8,7 @@ from typing import Any
 
 from ..leaderboard.ranking import CONTROL, Record, outcome
 from .catalogue import catalogue, with_defaults
-from .config import CONF, parsed
+from .config import CONF, content_of
 
 FAMILIES = {
     "parameter": "Marks in the weights",
@@ -126,7 +126,7 @@ def _mechanism(group: str, name: str) -> str:
 
 def _content(group: str, name: str) -> dict[str, Any]:
     path = CONF / group / f"{name}.yaml"
-    return with_defaults(path, parsed(path.read_text()))
+    return with_defaults(path, content_of(path))
 
 
 def _defaults(group: str, name: str) -> str:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..core.errors import ConfigError
 from ..leaderboard.store import FINAL, Excluded, Record, Store
 from .catalogue import GROUPS, catalogue
-from .config import CONF, Spec, composer, options, parsed, suggest
+from .config import CONF, Spec, composer, content_of, options, suggest
 from .launch.index import heads
 from .launch.launcher import Launcher, run_plan
 from .launch.plan import Plan, packed
@@ -30,7 +30,7 @@ def grid(name: str, folders: Sequence[Path]) -> list[Axes]:
     path = next((p for f in folders if (p := f / "suite" / f"{name}.yaml").is_file()), None)
     if path is None:
         raise ConfigError(f"there is no suite called {name!r}.{suggest(name, options('suite'))}")
-    content = parsed(path.read_text())
+    content = content_of(path)
     try:
         common, blocks = dict(content["common"]), [dict(block) for block in content["blocks"]]
     except (TypeError, KeyError, ValueError):
@@ -48,6 +48,10 @@ def chosen(axis: str, value: Any, folders: Sequence[Path]) -> list[Any]:
     are meant where no other declares these values (`{family: language}`)."""
     if not isinstance(value, dict):
         return value if isinstance(value, list) else [value]
+    if axis not in GROUPS:
+        raise ConfigError(
+            f'{axis}: a mapping stands for options of {", ".join(GROUPS)}; a setting\'s own is text, "{{name: value}}"'
+        )
     own = [f for f in folders if f != CONF]
     unknown = set(value) - set(GROUPS[axis])
     if unknown:

@@ -87,6 +87,7 @@ def test_list_names_everything_with_its_declarations(capsys: pytest.CaptureFixtu
         (["attack=extract", "adversary.data=0.02"], "leaves 1; set adversary.data=1.0"),
         (["attack=finetune", "adversary=no_data"], "adversary.distribution=owner"),
         (["nonsense"], "nonsense"),
+        (["watermark=null"], "watermark=uchida"),
         (["--config-dir", "/nowhere/at/all"], "expected a folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -118,6 +119,52 @@ def test_unknown_suite_and_stray_arguments(runs: Path, capsys: pytest.CaptureFix
     assert main(["status", "seed=1"]) == 2
     assert main(["board"]) == 2
     assert "found none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "arguments", "expected"),
+    [
+        ("watermark/mine", ": [", ["list"], "mine.yaml: expected yaml"),
+        ("watermark/mine", ": [", ["run", "watermark=mine"], "mine.yaml"),
+        ("watermark/mine", "[1]", ["list"], "mine.yaml: expected settings"),
+        ("watermark/mine", "_target_: nowhere.at.All", ["list"], "nowhere.at.All"),
+        ("watermark/mine", "_target_: broken.Mine", ["list"], "broken.Mine"),
+        ("suite/mine", "common: [", ["suite", "mine"], "mine.yaml: expected yaml"),
+        (
+            "suite/mine",
+            "{common: {task: digits}, blocks: [{seed: {a: 1}}]}",
+            ["suite", "mine"],
+            "seed: a mapping",
+        ),
+        ("launcher/mine", "name: [", ["suite", "quick", "launcher=mine"], "mine.yaml: expected yaml"),
+        ("launcher/mine", "name: local", ["suite", "quick", "launcher=mine", "launcher.workers={a"], "'}'"),
+        (
+            "launcher/mine",
+            "name: local",
+            ["suite", "quick", "launcher=mine2"],
+            "There are: joblib, local, mine, ray",
+        ),
+    ],
+)
+def test_a_folder_of_ones_own_with_faults_is_explained(
+    file: str, content: str, arguments: list[str], expected: str,
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / f"{file}.yaml"
+    path.parent.mkdir()
+    path.write_text(content)
+    (tmp_path / "broken.py").write_text("class Mine(:\n")
+    assert main([*arguments, "--config-dir", str(tmp_path)]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_the_launch_of_another_version_is_explained(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "launch" / "quick-1"
+    folder.mkdir(parents=True)
+    for content in ('{"suite": "quick"}', '{"suite": ', '{"rows": 3}'):
+        (folder / "plan.json").write_text(content)
+        assert main(["status"]) == 2
+        assert "remove its folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "[]", "common: 3", "common: {seed: 0}", "{common: {}, blocks: []}"])

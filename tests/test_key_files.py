@@ -514,6 +514,19 @@ def test_a_full_disk_leaves_the_old_file(where: str, tmp_path: Path, monkeypatch
     assert files_in(tmp_path) == ["key"]
 
 
+@pytest.mark.parametrize("place", ["folder", "device"])
+def test_only_a_file_is_replaced(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "taken"
+    if place == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)  # as /dev/null, which the rename of a superuser's file would replace
+    with pytest.raises(OSError, match="a folder or a device"):
+        write_atomically(path, b"content")
+    assert not path.is_file()
+    assert files_in(tmp_path) == ["taken"]
+
+
 def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt

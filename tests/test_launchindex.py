@@ -1,5 +1,6 @@
 """The index of a store's heads says what the records say, and follows them."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def test_a_foreign_index_is_made_again(store: Store, content: str) -> None:
     expected = list(heads(store))
     (store.folder.parent / "launch" / "records.json").write_text(content)
     assert list(heads(store)) == expected
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_an_index_that_cannot_be_written_is_done_without(
+    store: Store, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(launchindex, "write_atomically", refused)
+    assert len(list(heads(store))) == 3
 
 
 def test_a_small_store_gets_no_index(runs: Path) -> None:

@@ -18,7 +18,7 @@ from ...core.secret import seed_for
 from ...core.statistics import Floats, auroc, auroc_interval
 from ...core.theft import Detector
 from ...kernels.weight_moments import weight_moments
-from ..config import CONF, parsed
+from ..config import CONF, content_of
 from ..people import NOBODY, clean, marked_by, owner
 from ..trial import Trial, built
 
@@ -121,7 +121,7 @@ def detectors() -> dict[str, Detector]:
     """All of conf/detector, with their defaults."""
 
     paths = sorted((CONF / "detector").glob("*.yaml"))
-    return {path.stem: built(parsed(path.read_text()), f"detector.{path.stem}") for path in paths}
+    return {path.stem: built(content_of(path), f"detector.{path.stem}") for path in paths}
 
 
 def summary(trial: Trial, found: Sequence[Found]) -> dict[str, Any]:

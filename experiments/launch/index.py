@@ -82,5 +82,5 @@ def _read(place: Path) -> tuple[Table, dict[str, Row]]:
 
 def _write(place: Path, table: Table, rows: dict[str, Row]) -> None:
     content = {"version": VERSION, "values": table.values, "rows": rows}
-    with suppress(PermissionError):  # another's store, which can only be read
+    with suppress(OSError):  # another's store, which can only be read, or a full disk
         write_atomically(place, json.dumps(content).encode())

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import ConfigError
 from ...leaderboard.store import Record
-from ..config import CONF, Spec, options, parsed, suggest
+from ..config import CONF, Spec, content_of, explained, options, suggest
 from ..isolate import died, isolated
 from .engines import LEAVE, Crew, Joblib, Local, Ray, Remote, Slurm
 from .log import Log, Worker, log
@@ -37,17 +37,14 @@ def launcher(words: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Launch
         raise ConfigError(
             f"there is no launcher called {name!r}.{suggest(name, options('launcher', folders))}"
         )
-    content = parsed(path.read_text())
+    content = content_of(path)
     kind = KINDS.get(str(content.get("name"))) if isinstance(content, dict) else None
     if kind is None:
         raise ConfigError(f"{path}: expected `name` to be one of {', '.join(KINDS)}")
-    base = (
-        {}
-        if path.parent.parent == CONF
-        else parsed((CONF / "launcher" / f"{content['name']}.yaml").read_text())
-    )
+    base = {} if path.parent.parent == CONF else content_of(CONF / "launcher" / f"{content['name']}.yaml")
     given = [word.removeprefix("launcher.") for word in mine if word.startswith("launcher.")]
-    settings = OmegaConf.to_container(OmegaConf.merge(base, content, OmegaConf.from_dotlist(given)))
+    with explained():
+        settings = OmegaConf.to_container(OmegaConf.merge(base, content, OmegaConf.from_dotlist(given)))
     return _checked(kind, settings), [word for word in words if word not in mine]
 
 

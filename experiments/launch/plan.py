@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from ...core.atomic import write_atomically
+from ...core.errors import ConfigError
 from ..config import Spec, digest
 from .log import Worker
 
@@ -78,7 +79,12 @@ class Plan:
 
     @staticmethod
     def read(folder: Path) -> "Plan":
-        return Plan(folder, **json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+        """ConfigError for the plan of another version."""
+        path = folder / "plan.json"
+        try:
+            return Plan(folder, **json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path} is no plan of this version ({error}); remove its folder") from None
 
     def begin(self) -> None:
         """Forget an earlier launch and write this one. Logs stand before their workers do: on NFS a file that was not there

@@ -12,7 +12,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -138,7 +137,7 @@ def load(name: str, folders: Sequence[Path] = (CONF,)) -> tuple[str, Preset]:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:8]]
         raise ConfigError("\n".join([f"{path}:", *lines])) from None
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return text.splitlines()[0].lstrip("# "), preset
 
