@@ -6,7 +6,6 @@ once; files appear whole.
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,6 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from ..core.errors import ConfigError
 from ..core.key import Key
 from ..core.scores import Scores
 from ..zoo.files import load_key, load_model, load_tensors, save_key, save_model, save_tensors
@@ -34,7 +32,11 @@ SHARED_CODE = ("core/*.py", "kernels/*.py", "zoo/*.py", "experiments/people.py")
 LIBRARIES = ("torch", "pytorch-lightning", "torchvision", "transformers", "scikit-learn")
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
-DAMAGED = (ConfigError, json.JSONDecodeError, KeyError, TypeError)  # an entry is absent, torn or foreign
+DAMAGED = (
+    ValueError,
+    LookupError,
+    TypeError,
+)  # an entry is absent, torn or foreign; a ConfigError is a ValueError
 
 
 @cache

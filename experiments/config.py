@@ -44,6 +44,11 @@ class Spec:
         return "-".join([*names, f"s{self.config['seed']}", digest(self.identity())[:12]])
 
     @property
+    def anew(self) -> bool:
+        """Whether it runs although its record exists: it is forced to, or its models are to be kept, which no record holds."""
+        return bool(self.config["force"]) or self.config["save"] is not None
+
+    @property
     def records(self) -> Path:
         return Path(self.config["paths"]["runs"]) / "records"
 

@@ -8,10 +8,12 @@ import multiprocessing as mp
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -38,6 +40,14 @@ def context() -> Any:
     ctx.set_forkserver_preload(
         ["assay.experiments.run", "assay.zoo.lightning", "assay.experiments.tracking", "sklearn.datasets"]
     )
+    resource_tracker.ensure_running()  # which the server's start would do, and unblock the signal
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # the server inherits it: Ctrl-C is this process's
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ctx
 
 
@@ -85,19 +95,28 @@ def tell(record: Record, spec: Spec) -> None:
 def _child(spec: Spec, pipe: Connection) -> None:
     """Ctrl-C is the parent's to handle; the answer is ("done", record) or ("refused", message)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         record = perform(spec)
     except ConfigError as error:
         pipe.send(("refused", str(error)))
         return
     except OSError as error:
-        where = spec.config["paths"]["runs"]
+        where = " or ".join(spec.config["paths"].values())
         pipe.send(("refused", f"{error.strerror or error} while writing to {where}; nothing is lost"))
         return
     except Exception as error:  # noqa: BLE001 - before the trial stood: a user's class that cannot be built, say
         record = stored(spec, _failure(error))
     pipe.send(("done", record))
     tell(record, spec)
+
+
+def _end_with_parent() -> None:
+    """Nobody waits for the answer of a child whose parent was killed, and another may try the trial again."""
+    parent = mp.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _failure(error: Exception) -> Record:
@@ -170,7 +189,7 @@ def _next(again: list[Attempt], waiting: Iterator[Spec]) -> Attempt | None:
 
 def _answer(process: BaseProcess, pipe: Connection) -> tuple[str, Any]:
     """What the child said, or ("died", how) when it ended without a word."""
-    with suppress(EOFError):
+    with suppress(EOFError, OSError):  # OSError: it was killed in the middle of a word
         answer: tuple[str, Any] = pipe.recv()
         process.join()
         return answer

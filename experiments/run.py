@@ -17,7 +17,7 @@ from ..core.suspects import Suspects
 from ..core.texts import Writer
 from ..core.theft import Surrogate
 from ..watermarks.llm.sampling import SamplingMark
-from ..zoo.files import save_key, save_model
+from ..zoo.files import load_tensors, save_key, save_model
 from .ahead import ahead
 from .cache import code_digest
 from .catalogue import declared
@@ -42,10 +42,16 @@ def run(trial: Trial) -> dict[str, Any]:
     check_fit(trial)
     ahead(trial)
     mine = copy_for(trial, 0)
+    check_folder(trial, mine.key)
     rival = owner(trial, "rival")
     access = exposed(trial, mine)
     meter = Meter(access, trial.trainer("thief"))
     surrogates = surrogates_of(trial, access, meter)
+    if not surrogates:
+        name = trial.spec.choices["attack"]
+        raise ConfigError(
+            f"{name} yielded no model: is a list among its settings empty? conf/attack/{name}.yaml has them"
+        )
     if trial.watermark.answers and not access.queries:
         raise NotApplicable(
             f"{trial.spec.choices['watermark']} proves from its ledger, and {trial.spec.choices['attack']} asked nothing"
@@ -101,6 +107,32 @@ def check_fit(trial: Trial) -> None:
     if trial.settings.save is not None and not scheme.trains and not isinstance(scheme, SamplingMark):
         raise ConfigError(
             f"{mark} is not in the weights, so save={trial.settings.save} would keep nothing of it; leave save out"
+        )
+
+
+def about(trial: Trial) -> dict[str, Any]:
+    """Whose models a folder of `save=` holds: task and model, with their settings, and the seed."""
+    config = trial.spec.config
+    named = {axis: {"name": trial.spec.choices[axis], "config": config[axis]} for axis in ("task", "model")}
+    return {**named, "seed": config["seed"]}
+
+
+def scheme_of(trial: Trial) -> dict[str, Any]:
+    return {"name": trial.spec.choices["watermark"], "config": trial.spec.config["watermark"]}
+
+
+def check_folder(trial: Trial, key: Key) -> None:
+    """ConfigError where the folder of `save=` holds another owner's key: his models would be read by this one's."""
+    if trial.settings.save is None:
+        return
+    path = Path(trial.settings.save) / "key.safetensors"
+    if not path.exists():
+        return
+    _, found = load_tensors(path, "key")
+    mine = {"watermark": scheme_of(trial), **about(trial), "secret": key.secret.raw.hex()}
+    if differing := [name for name, value in mine.items() if found.get(name) != value]:
+        raise ConfigError(
+            f"save={trial.settings.save} holds the key of another owner, whose {' and '.join(differing)} differ; name another one"
         )
 
 
@@ -225,11 +257,8 @@ def asked(model: nn.Module) -> Iterator[list[int]]:
 def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[Surrogate]) -> None:
     """The models and the owner's key, for `assay verify`. Surrogates of another architecture are left out. Of a sampling mark,
     whose marked model has the weights of the unmarked one, the card and texts instead of it, for `assay detect`."""
-    config = trial.spec.config
-    about = {axis: {"name": trial.spec.choices[axis], "config": config[axis]} for axis in ("task", "model")}
-    about["seed"] = config["seed"]
-    scheme = {"watermark": {"name": trial.spec.choices["watermark"], "config": config["watermark"]}}
-    save_key(folder / "key.safetensors", key, {**scheme, **about})
+    whose = about(trial)
+    save_key(folder / "key.safetensors", key, {"watermark": scheme_of(trial), **whose})
     models = {"marked": mine.marked, "unmarked": mine.victim}
     models |= {f"surrogate-{s.strength:g}": s.model for s in surrogates}
     if isinstance(trial.watermark, SamplingMark):
@@ -239,4 +268,4 @@ def export(trial: Trial, folder: Path, mine: Owner, key: Key, surrogates: list[S
     shapes = {name: t.shape for name, t in mine.marked.state_dict().items()}
     for name, model in models.items():
         if {n: t.shape for n, t in model.state_dict().items()} == shapes:
-            save_model(folder / f"{name}.safetensors", model, about)
+            save_model(folder / f"{name}.safetensors", model, whose)

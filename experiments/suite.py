@@ -150,7 +150,7 @@ def run_suite(
     """Run what is not in the store yet, with a progress bar; all records of the suite, in its order."""
     store = Store(specs[0].records)
     final = finished(store, {spec.id for spec in specs})
-    due = [i for i, s in enumerate(specs) if s.config["force"] or s.id not in final]
+    due = [i for i, s in enumerate(specs) if s.anew or s.id not in final]
     if len(due) < len(specs):
         console.print(
             f"{len(specs) - len(due)} of {len(specs)} trials are done already (force=true runs them again)"

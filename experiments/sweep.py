@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from ..core.errors import ConfigError
-from ..leaderboard.store import Record, Store
+from ..leaderboard.store import FINAL, Record, Store
 from . import show
 from .config import Spec, explained, importable, spec_of
 from .isolate import isolated
@@ -30,27 +30,30 @@ def job(config: Any) -> None:
     """One trial of the sweep; already stored ones are skipped unless force=true."""
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
-    spec = spec_of(config, dict(hydra.runtime.choices), list(hydra.overrides.task))
-    console = terminal()
-    store = Store(spec.records)
-    if not spec.config["force"] and store.finished(spec.id):
-        record = store.read(spec.id)
-        assert record is not None
-        console.print(f"already done (force=true runs it again): {store.path(spec.id)}", soft_wrap=True)
-    else:
-        try:
-            record = alone(spec)
-        except ConfigError as error:
-            if _here():
-                raise Refused(str(error)) from None
-            raise
-        console.print(f"record: {store.path(spec.id)}", soft_wrap=True)
+    hydra, console = HydraConfig.get(), terminal()
+    try:
+        record = done(spec_of(config, dict(hydra.runtime.choices), list(hydra.overrides.task)), console)
+    except ConfigError as error:
+        if _here():
+            raise Refused(str(error)) from None
+        raise
     show.trial(record, console)
     if record["status"] == "failed":
-        failures.append(spec.id)
+        failures.append(record["id"])
         if not _here():
-            raise TrialFailed(spec.id)
+            raise TrialFailed(record["id"])
+
+
+def done(spec: Spec, console: Console) -> Record:
+    """The trial's record, as it stands or after a run."""
+    store = Store(spec.records)
+    record = store.read(spec.id)
+    if record is not None and record["status"] in FINAL and not spec.anew:
+        console.print(f"already done (force=true runs it again): {store.path(spec.id)}", soft_wrap=True)
+        return record
+    record = alone(spec)
+    console.print(f"record: {store.path(spec.id)}", soft_wrap=True)
+    return record
 
 
 def _here() -> bool:

@@ -260,7 +260,7 @@ def _readable(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{path} cannot be used: {error}; set paths.runs=FOLDER") from None
+        raise ConfigError(f"{path} cannot be used: {error}; set paths.cache=FOLDER") from None
 
 
 def prepare(spec: Spec, keyed: bool = False) -> Trial:

@@ -74,10 +74,6 @@ class Store:
         path = self.path(trial_id)
         return _unsigned(_load(path)) if path.is_file() else None
 
-    def finished(self, trial_id: str) -> bool:
-        record = self.read(trial_id)
-        return record is not None and record["status"] in FINAL
-
     def __iter__(self) -> Iterator[Record]:
         """Unfit at the first file that is no record."""
         return (_unsigned(_load(path)) for path in self._paths())

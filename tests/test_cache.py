@@ -107,6 +107,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "not finite": lambda path: save_model(path, diverged(), {"facts": FACTS}),
     "no facts": header_of(None),
     "strange facts": header_of(3),
+    "facts of another shape": header_of([[1]]),
     "absent": Path.unlink,
 }
 

@@ -1,6 +1,10 @@
 """Trials end to end: the record, statuses, isolation, the notebook entry, W&B, verification of files."""
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from assay.core.secret import Secret
 from assay.experiments import isolate
 from assay.experiments.api import build
 from assay.experiments.config import Spec, composer
+from assay.experiments.launch.log import _exists
 from assay.leaderboard.store import Store
 
 # A trial of about a second: one epoch on 200 digits, few nulls.
@@ -146,7 +151,110 @@ def test_an_error_in_a_scheme_is_recorded_with_its_traceback(
     assert record["status"] == "failed"
     assert record["reason"] == "RuntimeError: the attack broke"
     assert "broken" in record["traceback"]
-    assert not Store(runs / "records").finished(record["id"])
+    stored = Store(runs / "records").read(record["id"])
+    assert stored is not None
+    assert stored["status"] == "failed"
+
+
+def test_an_attack_that_yields_nothing_is_refused(runs: Path) -> None:
+    """Its empty curve would read as an attack that destroys what it steals."""
+    with pytest.raises(ConfigError, match="prune yielded no model"):
+        isolate.perform(spec(runs, "attack=prune", "attack.sparsities=[]"))
+    assert not list(runs.rglob("*.json"))
+
+
+def test_a_folder_keeps_the_models_of_one_owner(runs: Path, tmp_path: Path) -> None:
+    """Models of one read by the key of another would show no evidence."""
+    save, nothing = f"save={tmp_path / 'out'}", "verification.null_models=0"
+    isolate.perform(spec(runs, "attack=none", save, nothing))
+    isolate.perform(spec(runs, "attack=prune", save, nothing))
+    before = (tmp_path / "out" / "key.safetensors").read_bytes()
+    for other, differs in (
+        ("seed=1", "seed and secret"),
+        ("watermark.bits=64", "watermark"),
+        ("model=mlp", "model"),
+    ):
+        with pytest.raises(ConfigError, match=f"{differs}.* differ; name another one"):
+            isolate.perform(spec(runs, "attack=none", save, nothing, other))
+    assert (tmp_path / "out" / "key.safetensors").read_bytes() == before
+
+
+def test_a_trial_whose_models_are_to_be_kept_runs_again(runs: Path, tmp_path: Path) -> None:
+    plain, kept = spec(runs, "attack=prune"), spec(runs, "attack=prune", f"save={tmp_path}")
+    assert plain.id == kept.id
+    assert [plain.anew, kept.anew, spec(runs, "force=true").anew] == [False, True, True]
+
+
+SLEEPER = """
+import os, pathlib, time
+from dataclasses import dataclass
+from assay.core.theft import Attack
+
+@dataclass(frozen=True)
+class Sleeper(Attack):
+    needs = "weights"
+    data = "none"
+    axis = "none"
+    paper = "none"
+
+    def __call__(self, access, adversary):
+        pathlib.Path(__file__).with_suffix(".pid").write_text(str(os.getpid()))
+        time.sleep(600)
+        yield
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_ends_with_the_process_that_waits_for_it(runs: Path, tmp_path: Path) -> None:
+    """A worker that is killed leaves no trial behind, which would run beside its second try."""
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack" / "sleeper.yaml").write_text("_target_: sleeper_user_module.Sleeper\n")
+    (tmp_path / "sleeper_user_module.py").write_text(SLEEPER)
+    written = tmp_path / "sleeper_user_module.pid"
+    words = ["run", "--config-dir", str(tmp_path), *TINY, "verification.null_models=0", "attack=sleeper"]
+    parent = subprocess.Popen([sys.executable, "-m", "assay.experiments.cli", *words], cwd=tmp_path)
+    wait_until(lambda: written.is_file() and bool(written.read_text()))
+    trial = int(written.read_text())
+    assert _exists(trial)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not _exists(trial))
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    patience = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+
+
+class Torn:
+    """A pipe whose other end was killed in the middle of an answer, and the process that held it."""
+
+    exitcode = -9
+
+    def recv(self) -> None:
+        raise OSError("got end of file during message")
+
+    def join(self) -> None:
+        pass
+
+
+def test_half_an_answer_is_a_death() -> None:
+    assert isolate._answer(Torn(), Torn()) == ("died", "SIGKILL")  # type: ignore[arg-type]
+
+
+@pytest.mark.xdist_group("forkserver")
+def test_the_fork_server_hears_no_ctrl_c() -> None:
+    """It would print where it was interrupted, five seconds from the start."""
+    import signal
+    from multiprocessing import forkserver
+
+    isolate.context()
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{server}/status").read_text().splitlines())
+    assert int(status["SigBlk"], 16) >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.slow
