@@ -12,7 +12,7 @@ from typing import Any
 from .ranking import Record
 from .store import Excluded
 
-NEEDED = ("scheme", "settings", "seeds", "numbers", "best_known_attack")
+NEEDED = {"scheme": str, "settings": list, "seeds": list, "numbers": list, "best_known_attack": dict}
 SHOWN = ("reads", "reported", "where", "provenance")
 MEASURED = ("mean", "low", "high", "verdict", "because")
 
@@ -37,16 +37,34 @@ def _problems(content: Any) -> Iterator[str]:
     if not isinstance(content, dict):
         yield "is no object"
         return
-    yield from (f"has no `{name}`" for name in NEEDED if not content.get(name))
+    for name, kind in NEEDED.items():
+        if not isinstance(content.get(name), kind) or not content[name]:
+            yield f"has no `{name}`"
+    numbers = [*content["numbers"], content["best_known_attack"]]
+    if not all(isinstance(number, dict) and isinstance(number.get("reads"), str) for number in numbers):
+        yield "has a number that does not say what it reads"
+    if not all(isinstance(word, str) for word in content["settings"]):
+        yield "has settings that are no words"
+    yield from _stale(content, numbers)
+
+
+def _stale(content: Record, numbers: list[Record]) -> Iterator[str]:
+    """How what was measured does not fit what is named now."""
     remeasured = content.get("remeasured")
     if remeasured is None:
         return
+    if not isinstance(remeasured, dict):
+        yield "has `remeasured` that is no object; verify it again"
     if remeasured.get("seeds") != content["seeds"]:
         yield f"was measured over seeds {remeasured.get('seeds')}, and names {content['seeds']}; verify it again"
-    reads = [number.get("reads") for number in (*content["numbers"], content["best_known_attack"])]
-    missing = [name for name in reads if name not in remeasured.get("numbers", {})]
-    if missing:
-        yield f"was measured before it named {', '.join(map(str, missing))}; verify it again"
+    measured = remeasured.get("numbers")
+    known = (
+        {name for name, one in measured.items() if isinstance(one, dict)}
+        if isinstance(measured, dict)
+        else set()
+    )
+    if missing := [number["reads"] for number in numbers if number["reads"] not in known]:
+        yield f"was measured before it named {', '.join(missing)}; verify it again"
 
 
 def _shown(name: str, content: Record) -> Record:

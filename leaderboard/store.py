@@ -7,7 +7,7 @@ of the file. A record whose hash does not fit was edited. One without a hash is 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,11 @@ import orjson
 
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
+from .whole import STATUSES, faults
 
 SCHEMA = 1
-STATUSES = ("ok", "blocked", "not_applicable", "failed")
 FINAL = ("ok", "blocked", "not_applicable")
 """A failed trial runs again when it is asked for again."""
-ALWAYS = {"": ("id", "config"), "choices": ("task", "model", "watermark", "attack")}
-MEASURED = {
-    "owner": ("unmarked_accuracy", "embedding_seconds"),
-    "marked": ("accuracy", "statistic", "log10_p", "detected", "fpr"),
-    "controls": (),
-    "nulls": (),
-}
-"""What every record holds, and what those that are ok do."""
-OF_A_POINT = ("strength", "accuracy", "agreement", "statistic", "log10_p", "detected", "cost")
-WHOLE_POINT = frozenset(OF_A_POINT)
 ENDING = re.compile(rb',\n "hash": "([0-9a-f]{64})"\n}\s*\Z')
 ENDING_BYTES = 100
 """As long as it is, and a little more."""
@@ -133,8 +123,8 @@ def _load(path: Path) -> Record:
         raise Unfit(path, "another version", f"has schema {record['schema']}, this version reads {SCHEMA}")
     if not _unedited(written, record):
         raise Unfit(path, "edited", "was edited: its `hash` is of other content")
-    if missing := next(_missing(record), None):
-        raise Unfit(path, "incomplete", f"is incomplete: {missing}")
+    if fault := next(faults(record), None):
+        raise Unfit(path, "incomplete", f"is incomplete: {fault}")
     if record["id"] != path.stem:
         raise Unfit(path, "renamed", f"is a copy: it holds the trial {record['id']}")
     return record
@@ -150,31 +140,3 @@ def _parsed(written: bytes) -> Any:
 
 def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no number of JSON")
-
-
-def _missing(record: Record) -> Iterator[str]:
-    """What the board would look for and not find."""
-    if record.get("status") not in STATUSES:
-        yield f"expected `status` to be one of {', '.join(STATUSES)}, got {record.get('status')!r}"
-    if isinstance(record.get("seed"), bool) or not isinstance(record.get("seed"), int):
-        yield f"expected `seed` to be a whole number, got {record.get('seed')!r}"
-    yield from _absent(record, ALWAYS)
-    if record.get("status") == "ok":
-        yield from _absent(record, MEASURED)
-        if not isinstance(record.get("curve"), list):
-            yield "it has no `curve`"
-            return
-        for i, point in enumerate(record["curve"]):
-            if not isinstance(point, dict) or not point.keys() >= WHOLE_POINT:
-                yield from _absent({f"curve.{i}": point}, {f"curve.{i}": OF_A_POINT})
-
-
-def _absent(found: Record, wanted: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    for group, names in wanted.items():
-        inside = found.get(group) if group else found
-        if not isinstance(inside, dict):
-            yield f"it has no `{group}`"
-            continue
-        yield from (
-            f"it has no `{f'{group}.' if group else ''}{name}`" for name in names if name not in inside
-        )

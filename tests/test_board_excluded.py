@@ -40,6 +40,19 @@ def without(*path: Any) -> Edit:
     return edit
 
 
+def put(value: Any, *path: Any) -> Edit:
+    """The record with another value in one of its fields, signed anew."""
+
+    def edit(text: str, record: Record) -> str:
+        inside: Any = record
+        for name in path[:-1]:
+            inside = inside[name]
+        inside[path[-1]] = value
+        return signed(record)
+
+    return edit
+
+
 DAMAGE: dict[str, tuple[Edit, str, str]] = {
     "empty": (lambda text, record: "", "unreadable", "is empty"),
     "half": (lambda text, record: text[: len(text) // 2], "unreadable", "half of it"),
@@ -56,6 +69,22 @@ DAMAGE: dict[str, tuple[Edit, str, str]] = {
     "no curve": (without("curve"), "incomplete", "no `curve`"),
     "half a point": (without("curve", 0, "detected"), "incomplete", "`curve.0.detected`"),
     "no scheme": (without("choices", "watermark"), "incomplete", "`choices.watermark`"),
+    "no point": (lambda text, record: signed({**record, "curve": []}), "incomplete", "`curve` is empty"),
+    "words for a number": (
+        put("x", "curve", 0, "accuracy"),
+        "incomplete",
+        "`curve.0.accuracy` to be a number, got 'x'",
+    ),
+    "a number for a verdict": (put(1, "marked", "detected"), "incomplete", "true, false or null, got 1"),
+    "no log10 p": (put(None, "curve", 0, "log10_p"), "incomplete", "`curve.0.log10_p` to be a number"),
+    "no cost": (put(None, "curve", 0, "cost"), "incomplete", "`curve.0.cost`"),
+    "no queries": (without("curve", 0, "cost", "queries"), "incomplete", "`curve.0.cost.queries`"),
+    "no nulls": (without("nulls", "random_keys"), "incomplete", "`nulls.random_keys`"),
+    "half a control": (put({"p": 1}, "controls", "unmarked"), "incomplete", "`controls.unmarked.detected`"),
+    "half a deployment": (put({}, "deployment"), "incomplete", "`deployment.accounts`"),
+    "a list of choices": (put(["a"], "choices", "deployment"), "incomplete", "`choices` to hold words"),
+    "numbers for overrides": (put([3], "overrides"), "incomplete", "`overrides` to hold words, got 3"),
+    "no time": (put("yesterday", "finished"), "incomplete", "ISO 8601, got 'yesterday'"),
     "no seed": (without("seed"), "incomplete", "`seed` to be a whole number, got None"),
     "status": (lambda text, record: signed({**record, "status": "fine"}), "incomplete", "got 'fine'"),
 }

@@ -214,6 +214,12 @@ def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("{", "is no JSON"),
         ("[]", "is no object"),
         (json.dumps(content(seeds=[])), "has no `seeds`"),
+        (json.dumps(content(numbers=3)), "has no `numbers`"),
+        (json.dumps(content(numbers=["copy.accuracy@marked"])), "does not say what it reads"),
+        (json.dumps(content(settings=[5])), "settings that are no words"),
+        (json.dumps(content(best_known_attack=[])), "has no `best_known_attack`"),
+        (json.dumps(content(remeasured=[1])), "is no object"),
+        (json.dumps(content(remeasured={"seeds": SEEDS, "numbers": 3})), "before it named"),
         (json.dumps(content(remeasured={"seeds": [7]})), "was measured over seeds"),
         (
             json.dumps(content(remeasured={"seeds": SEEDS, "numbers": {}})),
