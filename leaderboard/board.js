@@ -33,9 +33,16 @@ function accessOf(attack, trials) {
   return { claims, needs, axis: known_?.axis, access: claims ? "claims" : attack === "none" ? "weights" : (known_?.needs ?? "weights") };
 }
 
+/** The board that the address names, else the one with most trials. */
+function placeOfBoard() {
+  const named = data.boards.findIndex((board) => board.names.join(",") === state.board);
+  const counts = d3.rollup(data.records, (members) => members.length, (r) => r.board);
+  return named < 0 ? d3.greatestIndex(data.boards.keys(), (a, b) => counts.get(a) - counts.get(b)) : named;
+}
+
 /** Everything the drawing needs of the chosen board and seed, before filters. */
 function boardHere() {
-  const place = Math.max(0, data.boards.findIndex((board) => board.names.join(",") === state.board));
+  const place = placeOfBoard();
   const board = data.boards[place];
   const rows = board.rows[state.seed] ?? board.rows.all;
   const single = state.seed in board.rows && state.seed !== "all";
@@ -141,7 +148,7 @@ function boardName(names) {
 
 function choices() {
   const boards = data.boards.map(({ names }) => [names.join(","), boardName(names)]);
-  const place = Math.max(0, boards.findIndex(([value]) => value === state.board));
+  const place = placeOfBoard();
   choose("#choose-board", boards, boards[place][0], (board) => go({ board, seed: "all", scheme: "", attack: "" }));
   const seeds = data.boards[place].seeds.map(String);
   const options = [["all", "all"], ...(seeds.length > 1 ? seeds.map((seed) => [seed, seed]) : [])];

@@ -42,8 +42,7 @@ function stripes(trials) {
     done += (100 * trials.filter((r) => r.outcome === name).length) / trials.length;
     return `var(--${name}) ${from}% ${done}%`;
   });
-  const light = trials.filter((r) => r.outcome === seen[0]).length < trials.length / 2;
-  return `background-image: linear-gradient(to top, ${stops.join(", ")})${light ? "; color: var(--ink)" : ""}`;
+  return `background-image: linear-gradient(to top, ${stops.join(", ")})`;
 }
 
 function heatCell(cell, roomy) {
@@ -55,7 +54,7 @@ function heatCell(cell, roomy) {
   const label = [`${schemeName(scheme)}, ${column.label}: ${cellWord(cell)}`, ...numbers].filter(Boolean).join("; ");
   const words = roomy ? [cellWord(cell), el("small", {}, cellNumber(cell))] : [GLYPHS[worst]];
   const style = worst === "control" ? null : stripes(trials);
-  const node = el("td", { role: "gridcell", class: worst, "aria-label": label, tabindex: -1, style }, words);
+  const node = el("td", { role: "gridcell", class: style ? `${worst} striped` : worst, "aria-label": label, tabindex: -1, style }, words);
   node.cell = cell;
   return node;
 }

@@ -24,9 +24,18 @@ function addressOf(changes) {
 
 function readAddress() {
   const text = location.hash.slice(1);
-  const given = text.includes("=") ? Object.fromEntries(new URLSearchParams(text)) : { cell: decodeURIComponent(text) };
+  const given = text.includes("=") ? Object.fromEntries(new URLSearchParams(text)) : { cell: decoded(text) };
   Object.assign(state, DEFAULTS);
   for (const name of Object.keys(DEFAULTS)) if (name in given) state[name] = given[name];
+}
+
+/** An address that somebody typed may be no encoding of anything. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** Views are steps of the history, so that Back leaves them; filters are not. */

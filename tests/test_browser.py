@@ -56,9 +56,23 @@ def test_overview_shows_ranking_outcomes_and_curves(browser: Browser, several_pa
     assert tab.locator("#frontiers figure").count() == 3
     cell = tab.get_by_label(re.compile("^uchida, prune: removed 1/2"))
     assert "linear-gradient" in (cell.get_attribute("style") or "")
+    look = "node => [getComputedStyle(node).color, getComputedStyle(node).textShadow]"
+    colour, halo = cell.evaluate(look)  # one colour cannot be read on both stripes
+    assert colour == tab.locator("body").evaluate("node => getComputedStyle(node).color")
+    assert "px" in halo
     assert EVIL in tab.locator("#unfinished").inner_text()
     assert tab.title().startswith("Assay")
     tab.close()
+
+
+def test_the_board_with_most_trials_comes_first(browser: Browser, tmp_path: Path) -> None:
+    few = [renamed(record, adversary="data_1") for record in quick()[:2]]
+    written([*few, *quick()], tmp_path)
+    for address in ("", "#board=none,of,these,names", "#%zz"):
+        tab = opened(browser, tmp_path / "board.html", address)
+        assert tab.locator("#choose-board select").input_value() == "digits,cnn_small,standard,standard"
+        assert tab.locator("#facts").inner_text().startswith(f"{len(quick())} trials")
+        tab.close()
 
 
 def test_ranking_is_sorted_by_keyboard_and_filtered_by_column(browser: Browser, several_page: Path) -> None:
