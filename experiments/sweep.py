@@ -24,6 +24,8 @@ class Refused(SystemExit):
 
 failures: list[str] = []
 """Trials that failed in jobs of this process."""
+begun: list[str] = []
+"""Jobs of this process, by their settings."""
 
 
 def job(config: Any) -> None:
@@ -31,6 +33,7 @@ def job(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra, console = HydraConfig.get(), terminal()
+    begun.append(hydra.job.override_dirname)
     try:
         record = done(spec_of(config, dict(hydra.runtime.choices), list(hydra.overrides.task)), console)
     except ConfigError as error:
@@ -76,11 +79,7 @@ def sweep(arguments: list[str], console: Console) -> int:
     if any(word in ("-h", "--help") for word in arguments):
         _help(console)
         return 0
-    for i, word in enumerate(arguments):
-        if word.startswith(("launcher=", "launcher.")):
-            raise ConfigError(f"{word} is of suites; a sweep takes Hydra's: -m hydra/launcher=joblib")
-        if word.split("=")[0] in ("--config-dir", "-cd"):
-            importable(word.partition("=")[2] or "".join(arguments[i + 1 : i + 2]))
+    _read_ahead(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
     flags = [
         word for word in arguments if word in ("-m", "--multirun")
@@ -88,6 +87,7 @@ def sweep(arguments: list[str], console: Console) -> int:
     settings = [word for word in arguments if word not in flags]
     before, sys.argv = sys.argv, ["assay run", *settings, *flags]
     failures.clear()
+    begun.clear()
     try:
         with explained():
             hydra.main(version_base="1.3", config_path="pkg://assay.conf", config_name="config")(job)()
@@ -100,9 +100,21 @@ def sweep(arguments: list[str], console: Console) -> int:
             raise ConfigError("see `assay run --help`") from None
     finally:
         sys.argv = before
+    elsewhere = any(word.startswith(("-", "hydra/launcher=")) for word in settings)
+    if flags and not begun and not elsewhere:
+        raise ConfigError("this sweep holds no trial; does a glob(...) in it match no option?")
     for failed_id in failures:
         console.print(f"[red]failed[/]: {failed_id}; the traceback is in its record", soft_wrap=True)
     return 1 if failures else 0
+
+
+def _read_ahead(arguments: list[str]) -> None:
+    """What Hydra would take for its own, and the folder whose modules trials import."""
+    for i, word in enumerate(arguments):
+        if word.startswith(("launcher=", "launcher.")):
+            raise ConfigError(f"{word} is of suites; a sweep takes Hydra's: -m hydra/launcher=joblib")
+        if word.split("=")[0] in ("--config-dir", "-cd"):
+            importable(word.partition("=")[2] or "".join(arguments[i + 1 : i + 2]))
 
 
 def _help(console: Console) -> None:

@@ -81,7 +81,7 @@ def status(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
 
 def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from .catalogue import GROUPS, catalogue
-    from .config import importable
+    from .config import CONF, importable
 
     nothing_left(rest)
     folders = [Path(arguments.config_dir)] if arguments.config_dir else []
@@ -91,8 +91,8 @@ def list_(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
         from ..leaderboard.store import Store
         from .handbook import handbook
 
-        matrix, elsewhere = (Path(f"results/{name}/records") for name in ("digits", "defaults"))
-        print(handbook(Store(matrix), f"../{matrix}", Store(elsewhere)), end="")  # noqa: T201
+        matrix, elsewhere = (CONF.parent / f"results/{name}/records" for name in ("digits", "defaults"))
+        print(handbook(Store(matrix), "../results/digits/records", Store(elsewhere)), end="")  # noqa: T201
         return 0
     found = {group: catalogue(group, folders, nested=True) for group in GROUPS}
     if arguments.json:

@@ -158,6 +158,20 @@ def test_a_folder_of_ones_own_with_faults_is_explained(
     assert expected in capsys.readouterr().err
 
 
+def test_a_sweep_over_nothing_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-m", "attack=glob(fintune*)"]) == 2
+    assert "holds no trial" in capsys.readouterr().err
+    assert not list(runs.rglob("*.json"))
+
+
+def test_the_catalogue_is_the_same_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["list", "--markdown"]) == 0
+    assert "## What survives what" in capsys.readouterr().out
+
+
 def test_the_launch_of_another_version_is_explained(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = runs / "launch" / "quick-1"
     folder.mkdir(parents=True)
