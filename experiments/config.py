@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,9 +128,15 @@ def explained() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(explain(error)) from None
     except ValueError as error:
-        if not str(error).startswith("Config group override must be"):  # watermark=null
+        if not _by_hydra(error):
             raise
-        raise ConfigError("expected the name of an option for every axis, as in watermark=uchida") from None
+        raise ConfigError(f"{error}; see `assay run --help`") from None
+
+
+def _by_hydra(error: ValueError) -> bool:
+    """Whether a function of Hydra's raised it, as it does for watermark=null and for flags that exclude each other."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals["__name__"]).startswith("hydra.")
 
 
 def explain(error: Exception) -> str:
