@@ -122,10 +122,15 @@ def scheme_of(trial: Trial) -> dict[str, Any]:
 
 
 def check_folder(trial: Trial, key: Key) -> None:
-    """ConfigError where the folder of `save=` holds another owner's key: his models would be read by this one's."""
+    """ConfigError where the folder of `save=` cannot be made, or holds another owner's key: his models would be read by this
+    one's."""
     if trial.settings.save is None:
         return
     path = Path(trial.settings.save) / "key.safetensors"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"save={trial.settings.save} cannot be used: {error}; set save=FOLDER") from None
     if not path.exists():
         return
     _, found = load_tensors(path, "key")

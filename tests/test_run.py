@@ -177,6 +177,8 @@ def test_a_folder_keeps_the_models_of_one_owner(runs: Path, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match=f"{differs}.* differ; name another one"):
             isolate.perform(spec(runs, "attack=none", save, nothing, other))
     assert (tmp_path / "out" / "key.safetensors").read_bytes() == before
+    with pytest.raises(ConfigError, match="set save=FOLDER"):
+        isolate.perform(spec(runs, "attack=none", f"save={tmp_path / 'out' / 'key.safetensors'}", nothing))
 
 
 def test_a_trial_whose_models_are_to_be_kept_runs_again(runs: Path, tmp_path: Path) -> None:
