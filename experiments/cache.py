@@ -32,11 +32,8 @@ SHARED_CODE = ("core/*.py", "kernels/*.py", "zoo/*.py", "experiments/people.py")
 LIBRARIES = ("torch", "pytorch-lightning", "torchvision", "transformers", "scikit-learn")
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
-DAMAGED = (
-    ValueError,
-    LookupError,
-    TypeError,
-)  # an entry is absent, torn or foreign; a ConfigError is a ValueError
+# An entry is absent, torn or foreign; a ConfigError is a ValueError.
+DAMAGED = (ValueError, LookupError, TypeError)
 
 
 @cache

@@ -41,9 +41,8 @@ def context() -> Any:
         ["assay.experiments.run", "assay.zoo.lightning", "assay.experiments.tracking", "sklearn.datasets"]
     )
     resource_tracker.ensure_running()  # which the server's start would do, and unblock the signal
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT}
-    )  # the server inherits it: Ctrl-C is this process's
+    # The server inherits what is blocked: Ctrl-C is this process's.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:

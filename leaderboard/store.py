@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
-from .whole import STATUSES, faults
+from .whole import Status, faults
 
 SCHEMA = 1
 FINAL = ("ok", "blocked", "not_applicable")
@@ -54,8 +54,8 @@ class Store:
         return self.folder / f"{trial_id}.json"
 
     def write(self, record: Record) -> Path:
-        if record["status"] not in STATUSES:
-            raise ValueError(f"status must be one of {STATUSES}, got {record['status']!r}")
+        if record["status"] not in get_args(Status):
+            raise ValueError(f"status must be one of {get_args(Status)}, got {record['status']!r}")
         path = self.path(record["id"])
         write_atomically(path, signed({"schema": SCHEMA, **record}).encode())
         return path

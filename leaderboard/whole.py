@@ -1,129 +1,145 @@
-"""What a record must hold to count: the fields that a board reads, each of the kind it takes them for (docs/records.md).
+"""What a record must hold to count: the fields that a board reads, each of the kind it takes them for (docs/records.md)."""
 
-A shape names fields and the types that JSON may have there, or a shape of their own; in a list, null too.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Literal, NotRequired
 
-STATUSES = ("ok", "blocked", "not_applicable", "failed")
-NONE = type(None)
-NUMBER, PERHAPS = (float, int), (float, int, NONE)
-COUNT, WORDS, NOTE = (int,), (str,), (str, NONE)
-VERDICT, GROUP, GROUP_OR_NOT, SERIES = (bool, NONE), (dict,), (dict, NONE), (list,)
-SAID = {
-    NUMBER: "a number",
-    PERHAPS: "a number or null",
-    COUNT: "a whole number",
-    WORDS: "words",
-    NOTE: "words or null",
-    VERDICT: "true, false or null",
-    GROUP: "an object",
-    GROUP_OR_NOT: "an object or null",
-    SERIES: "a list",
-}
-ALWAYS = {
-    "seed": COUNT,
-    "id": WORDS,
-    "config": GROUP,
-    "choices": {"task": WORDS, "model": WORDS, "watermark": WORDS, "attack": WORDS},
-}
-MEASURED = {
-    "owner": {"unmarked_accuracy": NUMBER, "embedding_seconds": NUMBER},
-    "marked": {
-        "accuracy": NUMBER,
-        "statistic": PERHAPS,
-        "log10_p": NUMBER,
-        "detected": VERDICT,
-        "fpr": NUMBER,
-    },
-    "controls": GROUP,
-    "nulls": {"independent_models": SERIES, "random_keys": SERIES},
-    "curve": SERIES,
-}
-"""Of records that are ok."""
-POINT = {
-    "strength": NUMBER,
-    "accuracy": NUMBER,
-    "agreement": NUMBER,
-    "statistic": PERHAPS,
-    "log10_p": NUMBER,
-    "detected": VERDICT,
-    "trials": PERHAPS,
-    "random_keys": GROUP_OR_NOT,
-    "independent_models": GROUP_OR_NOT,
-    "cost": {"seconds": PERHAPS, "queries": NUMBER, "examples": NUMBER, "steps": NUMBER},
-}
-"""Of a curve."""
-CLONE = {"fidelity": NUMBER, "accuracy": NUMBER, "queries": NUMBER, "log10_p": NUMBER, "detected": VERDICT}
-WHERE_THERE = {
-    "finished": NOTE,
-    "overrides": SERIES,
-    "spent": GROUP,
-    "declared": {"watermark": GROUP, "attack": GROUP},
-    "size": [{"cells": COUNT, "claims": COUNT}],
-    "deployment": [
-        {
-            "accounts": COUNT,
-            "licensed": (bool,),
-            "simulation": NOTE,
-            "stopped": NOTE,
-            "clone": [CLONE],
-            "alarm": [{"queries": PERHAPS}],
-            "benign": [{"kinds": GROUP}],
-            "utility": GROUP_OR_NOT,
-        }
-    ],
-}
-"""Of records that have them: older ones lack some."""
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-Record = dict[str, Any]
+Status = Literal["ok", "blocked", "not_applicable", "failed"]
+Group = dict[str, Any]
+AXES = ("task", "model", "watermark", "attack")
 
 
-def faults(record: Record) -> Iterator[str]:
-    """What the board would look for and not find. Take the first: those behind it may rest on what it says is missing."""
-    if record.get("status") not in STATUSES:
-        yield f"expected `status` to be one of {', '.join(STATUSES)}, got {record.get('status')!r}"
-    yield from _unlike({"seed": None, **record}, ALWAYS)
-    yield from _unlike(record, {name: kind for name, kind in WHERE_THERE.items() if name in record})
-    yield from _odd_words(record)
-    if record.get("status") != "ok":
-        return
-    yield from _unlike(record, MEASURED)
-    yield from _unlike(
-        record["controls"], {n: [{"detected": VERDICT}] for n in record["controls"]}, "controls."
-    )
-    if not record["curve"]:
-        yield "its `curve` is empty"
-    for i, point in enumerate(record["curve"]):
-        yield from (
-            _unlike(point, POINT, f"curve.{i}.") if isinstance(point, dict) else (f"it has no `curve.{i}`",)
-        )
+def _chosen(choices: dict[str, str]) -> dict[str, str]:
+    if missing := [axis for axis in AXES if axis not in choices]:
+        raise ValueError(f"has no {missing[0]}")
+    return choices
 
 
-def _odd_words(record: Record) -> Iterator[str]:
-    """Lists and groups of words that hold something else, and a time that is none."""
-    for name, values in (("choices", record["choices"].values()), ("overrides", record.get("overrides", ()))):
-        if odd := [value for value in values if not isinstance(value, str)]:
-            yield f"expected `{name}` to hold words, got {odd[0]!r}"
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+class Declared(TypedDict):
+    watermark: Group
+    attack: Group
+
+
+class Size(TypedDict):
+    cells: int
+    claims: int
+
+
+class Clone(TypedDict):
+    fidelity: float
+    accuracy: float
+    queries: float
+    log10_p: float
+    detected: bool | None
+
+
+class Alarm(TypedDict):
+    queries: float | None
+
+
+class Benign(TypedDict):
+    kinds: Group
+
+
+class Deployment(TypedDict):
+    accounts: int
+    licensed: bool
+    simulation: str | None
+    stopped: str | None
+    clone: Clone | None
+    alarm: Alarm | None
+    benign: Benign | None
+    utility: Group | None
+
+
+class Every(TypedDict):
+    """Older records lack some."""
+
+    id: str
+    seed: int
+    status: Status
+    config: Group
+    choices: Annotated[dict[str, str], AfterValidator(_chosen)]
+    finished: NotRequired[Annotated[str, AfterValidator(_time)] | None]
+    overrides: NotRequired[list[str]]
+    spent: NotRequired[Group]
+    declared: NotRequired[Declared]
+    size: NotRequired[Size | None]
+    deployment: NotRequired[Deployment | None]
+
+
+class Owner(TypedDict):
+    unmarked_accuracy: float
+    embedding_seconds: float
+
+
+class Marked(TypedDict):
+    accuracy: float
+    statistic: float | None
+    log10_p: float
+    detected: bool | None
+    fpr: float
+
+
+class Control(TypedDict):
+    detected: bool | None
+
+
+class Nulls(TypedDict):
+    independent_models: list[Any]
+    random_keys: list[Any]
+
+
+class Cost(TypedDict):
+    seconds: float | None
+    queries: float
+    examples: float
+    steps: float
+
+
+class Point(TypedDict):
+    strength: float
+    accuracy: float
+    agreement: float
+    statistic: float | None
+    log10_p: float
+    detected: bool | None
+    trials: float | None
+    random_keys: Group | None
+    independent_models: Group | None
+    cost: Cost
+
+
+class Measured(Every):
+    """A record that is ok."""
+
+    owner: Owner
+    marked: Marked
+    controls: dict[str, Control | None]
+    nulls: Nulls
+    curve: Annotated[list[Point], Field(min_length=1)]
+
+
+@cache
+def _checks(ok: bool) -> TypeAdapter[Any]:
+    return TypeAdapter(Measured if ok else Every)
+
+
+def faults(record: dict[str, Any]) -> Iterator[str]:
+    """What the board would look for and not find, and what it would find of another kind."""
     try:
-        datetime.fromisoformat(record.get("finished") or "2026-01-01")
-    except ValueError:
-        yield f"expected `finished` to be a time of ISO 8601, got {record['finished']!r}"
-
-
-def _unlike(found: Record, shape: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    for name, kind in shape.items():
-        if name not in found:
-            yield f"it has no `{where}{name}`"
-        elif isinstance(kind, tuple):  # type(), for a bool is an int
-            if type(found[name]) not in kind:
-                yield f"expected `{where}{name}` to be {SAID.get(kind, 'true or false')}, got {found[name]!r}"
-        elif isinstance(kind, list):
-            if found[name] is not None:
-                yield from _unlike(found, {name: kind[0]}, where)
-        elif isinstance(found[name], dict):
-            yield from _unlike(found[name], kind, f"{where}{name}.")
-        else:
-            yield f"it has no `{where}{name}`"
+        _checks(record.get("status") == "ok").validate_python(record, strict=True)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            where, says = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+            missing = fault["type"] == "missing"
+            yield f"it has no `{where}`" if missing else f"`{where}`: {says}, got {fault['input']!r:.80}"
