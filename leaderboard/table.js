@@ -68,6 +68,6 @@ function fillBody(body, columns, rows, memory) {
       const kind = { class: column.number ? "num" : null };
       return el(i === 1 ? "th" : "td", i === 1 ? { scope: "row" } : kind, column.show ? column.show(row) : (row[column.field] ?? "–"));
     });
-  const none = el("tr", {}, el("td", { colspan: columns.length, class: "empty" }, "No scheme passes these filters."));
+  const none = el("tr", {}, el("td", { colspan: columns.length, class: "empty" }, rows.length ? "No row passes the filters." : "Nothing here: none ran, or none passes the filters."));
   body.replaceChildren(...(shown.length ? shown.map((row) => el("tr", {}, cells(row))) : [none]));
 }
