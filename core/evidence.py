@@ -67,7 +67,7 @@ def weigh(
         if len(null) and ("independent_models" if name == "rivals" else name) in valid:
             results[name] = _against(null, found)
     source, log10_p = _deciding(scores, row, key, results)
-    log10_p = float(best_of_log10_p(log10_p, deposits)) if deposits > 1 else log10_p
+    log10_p = _best(log10_p, deposits)
     return Evidence(
         statistic=_finite(scores.statistic_MK[row, key]),
         unit=scores.unit,
@@ -75,7 +75,7 @@ def weigh(
         source=source,
         log10_p=log10_p,
         fpr=fpr,
-        detected=_decide(log10_p, fpr, results.get(source)) if found > -np.inf else False,
+        detected=_decide(log10_p, fpr, results.get(source), deposits) if found > -np.inf else False,
         random_keys=results.get("random_keys"),
         independent_models=results.get("independent_models"),
         rivals=results.get("rivals"),
@@ -105,10 +105,16 @@ def _deciding(scores: Scores, row: int, key: int, results: dict[str, NullResult]
     return name, results[name].log10_p
 
 
-def _decide(log10_p: float, fpr: float, null: NullResult | None) -> bool | None:
-    if log10_p <= math.log10(fpr):
+def _best(log10_p: float, deposits: int) -> float:
+    return float(best_of_log10_p(log10_p, deposits)) if deposits > 1 else log10_p
+
+
+def _decide(log10_p: float, fpr: float, null: NullResult | None, deposits: int) -> bool | None:
+    rate = math.log10(fpr)
+    if log10_p <= rate:
         return True
-    if null is None or null.count + 1 >= 1 / fpr:
+    if null is None or _best(math.log10(1 / (null.count + 1)), deposits) <= rate:
         return False
     # Too small a null to support the rate: "not owned" only where it shows the true p to lie above the rate (95 %).
-    return False if rate_lower_bound(null.exceed, null.count) > fpr else None
+    least = rate_lower_bound(null.exceed, null.count)
+    return False if least and _best(math.log10(least), deposits) > rate else None

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor, nn
 
 from assay.core.evidence import Evidence, NullResult, weigh
 from assay.core.scores import Scores
 from assay.core.statistics import binomial_log10_p
-from assay.core.suspects import Suspects, logits
+from assay.core.suspects import Suspects, logits, texts
 
 BOTH = ("random_keys", "independent_models")
 NAN = math.nan
@@ -85,6 +85,17 @@ def test_empirical_nulls_are_two_sided_with_the_score() -> None:
     scores = plain(np.r_[3.0, nulls][None], centre=128)
     assert judge(scores).random_keys == null_result(199, 0, 32)
     assert judge(plain(np.r_[3.0, nulls][None])).log10_p == 0
+
+
+def test_joined_scores_keep_every_p_at_its_place() -> None:
+    """Further suspects stand below, further keys beside; p moves with the statistic."""
+    one, other = (Scores.binomial([[k, k + 1]], 100, 0.1, "hits") for k in (10, 40))
+    for axis, shape in ((0, (2, 2)), (1, (1, 4))):
+        found = Scores.joined([one, other], axis)
+        assert found.statistic_MK.shape == shape
+        assert found.log10_p_MK is not None
+        np.testing.assert_array_equal(found.log10_p_MK, binomial_log10_p(found.statistic_MK, 100, 0.1))
+    assert Scores.joined([plain([[1.0]]), plain([[2.0]])], 0).log10_p_MK is None
 
 
 # --- which null decides
@@ -165,9 +176,42 @@ def test_a_tie_with_a_null_counts_against_the_owner() -> None:
     assert judge(plain([[1.0]]), [0.99] + [0.0] * 98).detected is True
 
 
+def test_a_tie_is_reported_as_exceeding() -> None:
+    """The page's AUROC and the bound on a small null's p read this count."""
+    assert judge(plain([[1.0]]), [1.0] + [0.0] * 98).independent_models == null_result(99, 1, 1.0)
+
+
 @pytest.mark.parametrize(("hits", "detected"), [(18, False), (19, True)])
 def test_the_exact_tail_decides_at_the_protocols_cut(hits: int, detected: bool) -> None:
     assert judge(Scores.binomial([[hits]], 100, 0.1, "hits")).detected is detected
+
+
+def test_two_deposits_are_already_a_choice() -> None:
+    """p of the better of two keys is 1 - (1 - p)^2: 19 of 100 hits are p = 0.0046 by themselves."""
+    scores = Scores.binomial([[19]], 100, 0.1, "hits")
+    alone, better = (weigh(scores, 0, 0, [], [], BOTH, 0.005, deposits=m) for m in (1, 2))
+    assert (alone.detected, better.detected) == (True, False)
+    assert 10**better.log10_p == pytest.approx(1 - (1 - 10**alone.log10_p) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "exceed", "deposits", "detected"),
+    [
+        (99, 0, 1, True),
+        (99, 0, 10, None),  # the best of 10 keys has at least p = 0.096 here: no decision at 1 %
+        (999, 0, 10, True),
+        (999, 1, 10, False),
+        (99, 1, 10, None),  # the true p of the best may still be 0.5 %
+        (99, 1, 300, False),  # at least 14 %
+    ],
+)
+def test_a_null_supports_less_when_the_best_of_many_keys_is_shown(
+    count: int, exceed: int, deposits: int, detected: bool | None
+) -> None:
+    """Else an accuser's keys would fail, and the scheme survive him, for want of null scores."""
+    null = [1.0] * exceed + [0.0] * (count - exceed)
+    found = weigh(plain([[0.5, *null]]), 0, 0, range(1, count + 1), [], BOTH, 0.01, deposits=deposits)
+    assert found.detected is detected
 
 
 # --- models that cannot be read
@@ -303,3 +347,18 @@ def test_a_suspect_without_the_layer_has_no_weight() -> None:
     broken.weight.data[0, 0] = NAN
     with pytest.raises(ValueError, match="NaN"):
         Suspects([nn.Sequential(broken)]).weights("0")
+
+
+class Echo(nn.Module):
+    """Writes the seed, and the temperature in percent."""
+
+    def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
+        percent = -1 if temperature is None else round(100 * temperature)
+        return torch.tensor([[seed, percent]] * len(prompts_NP))
+
+
+def test_a_suspect_writes_by_the_seed_and_temperature_it_is_asked_with() -> None:
+    """Samples of one prompt differ by their seeds alone."""
+    prompts = torch.zeros(2, 3, dtype=torch.int64)
+    assert Suspects([Echo()]).texts(prompts, 2, 7)[0].tolist() == [[7, -1]] * 2
+    assert texts(Echo(), prompts, 2, 8, temperature=0.5).tolist() == [[8, 50]] * 2
