@@ -186,6 +186,20 @@ def test_dawn_counts_each_digest_once_and_only_what_differs() -> None:
     assert scores.log10_p_MK[:, 0].tolist() == pytest.approx([-12 * np.log10(9), 0], abs=1e-9)
 
 
+def test_dawn_leaves_an_answer_that_is_none_as_it_is() -> None:
+    """A row with NaN has no label to shuffle: it is answered as it stands, and no evidence later."""
+    rows = torch.tensor([[float("nan"), 0.2, 0.1], [0.7, 0.2, 0.1]])
+    found = shuffled(rows, torch.tensor([1, 1]))
+    torch.testing.assert_close(found[0], rows[0], rtol=0, atol=0, equal_nan=True)
+    assert found[1].tolist() == pytest.approx([0.2, 0.7, 0.1])
+    it = build("watermark=dawn", "watermark.rate=1.0", "trainer.progress=false")
+    ledger, _ = asked(30, 0.0)
+    ledger.own[0][3] = float("nan")
+    settled: Any = it.watermark.settle(it.watermark.keygen(it.task, Secret.simulated(1)), ledger)
+    assert len(settled.labels_T) == 29
+    assert int(settled.own_T.min()) >= 0
+
+
 def test_an_unasked_api_proves_nothing() -> None:
     it = trial("dawn")
     key: Any = it.watermark.settle(key_of("dawn"), Ledger())

@@ -189,6 +189,22 @@ def test_the_worst_attack_goes_before_the_mean() -> None:
     assert rows == [("even", 0.5, 4), ("broken", 0.0, 6)]
 
 
+def test_of_equal_worst_attacks_the_larger_share_goes_first_and_then_the_more_trials() -> None:
+    def scheme(name: str, worst: int, other: list[bool]) -> list[Record]:
+        bad = [trial(name, "w", seed, None if seed % 2 else REMOVED) for seed in range(2 * worst)]
+        return bad + [trial(name, "x", seed, None if kept else REMOVED) for seed, kept in enumerate(other)]
+
+    few, many, lower = [True] * 2, [True] * 4, [True, True, True, False]
+    records = [*scheme("a", 3, lower), *scheme("b", 1, few), *scheme("c", 2, many)]
+    rows = [(row["watermark"], row["rank"], row["worst"], row["survived"]) for row in ranking(records)]
+    assert rows == [("c", 1, 0.5, 6), ("b", 2, 0.5, 3), ("a", 3, 0.5, 6)]
+
+
+def test_an_undecided_trial_is_no_trial_of_the_worst_attack() -> None:
+    (row,) = ranking([trial(seed=0), trial(seed=1, curve=UNDECIDED), trial(attack="x", curve=UNDECIDED)])
+    assert (row["worst"], row["survived"], row["decided"], row["cells"]) == (1.0, 1, 1, 1)
+
+
 def test_boards_of_other_tasks_and_verifications_are_ranked_apart() -> None:
     other = trial("b")
     other["choices"]["task"] = "fashion"

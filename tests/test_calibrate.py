@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from assay.core.dispersion import dispersion
 from assay.core.scores import Scores
@@ -59,6 +60,15 @@ def test_equal_counts_estimate_nothing() -> None:
             dispersion(bad, 100)
 
 
+def test_the_p_of_no_correlation_is_half_a_chi_square() -> None:
+    """rho = 0 is the end of its range; scipy's beta-binomial has the likelihood."""
+    hits, n = np.array([0, 9, 10, 1, 5, 2]), 10
+    found = dispersion(hits, n)
+    a, b = (share * (1 - found.rho) / found.rho for share in (found.mean, 1 - found.mean))
+    gain = float((stats.betabinom.logpmf(hits, n, a, b) - stats.binom.logpmf(hits, n, hits.mean() / n)).sum())
+    assert 10**found.log10_p == pytest.approx(stats.chi2.sf(2 * gain, 1) / 2, rel=1e-4)
+
+
 def test_the_interval_counts_draws_of_the_scarcer_kind() -> None:
     """Cells that share one model say as much as one model: 99 x 200 cells have the interval of 99 draws."""
     rng = np.random.default_rng(3)
@@ -94,13 +104,20 @@ def test_models_that_cannot_be_read_are_no_draws_from_the_null() -> None:
     """They claim nothing, so counted among the models they would make any rate smaller than it is."""
     hits_MK = np.random.default_rng(6).binomial(100, 0.2, (3 + 40, 2 + 50)).astype(np.float64)
     hits_MK[-10:] = np.nan
+    hits_MK[5, 7] = np.nan  # a key that has nothing to say of one model
     kinds: list[Kind] = ["other_seed" if i < 30 else "other_architecture" for i in range(40)]
     scores = Scores.binomial(hits_MK, 100, 0.1, "hits")
     found = Matrix(scores, [], range(2, 52), {}, kinds, ("random_keys",), 0.01)
     assert found.readable == found.nobodys[:30]
     size, claims = found.size(), int((scores.log10_p_MK[3:33, 2:] <= -2).sum())  # type: ignore[index]
-    assert size == {"cells": 30 * 50, "claims": claims}
+    assert size == {"cells": 30 * 50 - 1, "claims": claims}
     assert found.claimed(0)["models"] == 30
+
+
+def test_a_shared_rate_is_rounded_away_from_itself_on_either_side() -> None:
+    """1 of 20 cells of 10 units is half a unit: none of 10 for the lower bound, one of 10 for the upper."""
+    assert clustered_rate(1, 20, 10) == (0.0, clopper_pearson(1, 10)[1])
+    assert clustered_rate(19, 20, 10) == (clopper_pearson(9, 10)[0], 1.0)
 
 
 def test_an_interval_excludes_a_tail_that_lies() -> None:

@@ -2,11 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from torch import nn
 
+from assay.core.contracts import Watermark, fished
 from assay.core.evidence import weigh
 from assay.core.scores import Scores
 from assay.core.secret import Secret
@@ -42,6 +45,33 @@ def test_the_best_of_many_deposits_counts_them() -> None:
         corrected.append(weigh(scores, 0, best, [], [], ("random_keys",), 0.01, deposits=50).log10_p)
     assert np.mean(np.array(corrected) <= math.log10(0.05)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
     assert np.mean(np.array(corrected) <= math.log10(0.5)) > 0.2  # counted, not drowned
+
+
+class Drawn:
+    """A scheme whose key is a number in [0, 1) that its secret draws, two-sided about 1/2 on every model."""
+
+    def keygen(self, task: Any, secret: Secret, model: Any = None) -> float:
+        return int.from_bytes(secret.derive("number", 4), "big") / 2**32
+
+    def score(self, suspects: Any, keys: list[float]) -> Scores:
+        return Scores(np.array([keys]), "number", centre=0.5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fishing_shows_the_most_extreme_of_all_tries_and_deposits_each(seed: int) -> None:
+    secret, scheme, nothing = Secret.simulated(seed), Drawn(), cast(Any, None)
+    numbers = [scheme.keygen(None, Secret(secret.derive(f"fish/{i}", 32))) for i in range(250)]
+    found = list(fished(cast(Any, scheme), nothing, nothing, secret, 250))
+    assert [(one.tries, one.deposits) for one in found] == [(n, n) for n in (1, 10, 100, 250)]
+    best = [max(numbers[: one.tries], key=lambda x: abs(x - 0.5)) for one in found]
+    assert [cast(Any, one.key) for one in found] == best
+
+
+def test_a_buyer_is_accused_at_the_rate_over_all_buyers() -> None:
+    """Of ten buyers at 1 %, p = 0.002 accuses nobody and p = 0.001 does."""
+    log10_p = np.log10([[0.0009, 0.002, *[0.5] * 8]])
+    scheme = SimpleNamespace(score=lambda suspects, keys: Scores(0 * log10_p, "hits", 1, log10_p))
+    assert Watermark.accuse(cast(Any, scheme), nn.Identity(), range(10), 0.01) == [0]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from assay.core.statistics import binomial_log10_p
 from assay.leaderboard.compare import (
@@ -14,6 +15,7 @@ from assay.leaderboard.compare import (
     percentiles,
     ranks,
     resampled,
+    widened,
     win_matrix,
     worst_interval,
 )
@@ -121,6 +123,13 @@ def test_undecided_thefts_widen_the_interval() -> None:
     assert same == pytest.approx(high)
 
 
+@pytest.mark.parametrize(("seeds", "t"), [(8, 2.364624), (20, 2.093024)])
+def test_percentiles_are_widened_to_students_length(seeds: int, t: float) -> None:
+    """A mean's resamples have the sample's deviation by n, not by n - 1: both corrections are in it."""
+    far = float(ndtri((1 + widened(seeds, 0.95)) / 2))
+    assert far * math.sqrt((seeds - 1) / seeds) == pytest.approx(t, rel=1e-5)
+
+
 def test_overlapping_intervals_are_ties() -> None:
     assert ranks([]) == []
     assert ranks([(0.1, 0.4), (0.3, 0.8), (0.5, 0.9), (0.0, 1.0)]) == [(2, 4), (1, 4), (1, 3), (1, 4)]
@@ -157,6 +166,13 @@ def test_a_seed_is_one_vote_however_many_attacks_agree() -> None:
     (pair,) = pairs(records)
     assert (pair.wins, pair.losses, pair.ahead) == (50, 0, 1)
     assert pair.log10_p == 0  # one seed shows nothing
+
+
+def test_runs_of_a_cell_are_averaged_before_schemes_are_compared() -> None:
+    """One of two runs survived is less than both."""
+    records = [trial("a", "prune", 0, run == 0) for run in range(2)] + [trial("b", "prune", 0, True)] * 2
+    (pair,) = pairs(records)
+    assert (pair.wins, pair.losses, pair.equal) == (0, 1, 0)
 
 
 def test_boards_are_families_of_their_own() -> None:

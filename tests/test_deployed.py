@@ -74,6 +74,8 @@ def test_a_multiplier_compares_the_same_thief() -> None:
     assert multiplier(SLOW, known) == 3, "0.81 is 90 % of 0.9: after 100 queries, and after 300"
     assert multiplier(FREE, known) == 1
     assert multiplier(STOPPED, known) is None, "of another seed"
+    other = {**SLOW, "choices": {**SLOW["choices"], "watermark": "adi"}}
+    assert multiplier(other, known) is None, "of another mark"
     sybil = record("monitored_mmd", [(200, 0.85)], adversary="sybil_4", accounts=4, alarm=alarm(None))
     assert multiplier(sybil, known) == 2, "his accounts cost nothing where nothing stops him"
     assert multiplier({**STOPPED, "seed": 0}, known) == math.inf
@@ -81,7 +83,14 @@ def test_a_multiplier_compares_the_same_thief() -> None:
 
 @pytest.mark.parametrize(
     "told",
-    [{"utility": {}}, {"alarm": alarm(None)}, {"accounts": 4}, {"licensed": True}, {"simulation": "played"}],
+    [
+        {"utility": {}},
+        {"alarm": alarm(None)},
+        {"accounts": 4},
+        {"licensed": True},
+        {"simulation": "played"},
+        {"stopped": "revoked"},
+    ],
 )
 def test_who_is_hindered_or_helped_is_no_baseline(told: Record) -> None:
     assert not baselines([record("api_scores", [(1, 0.5)], **told)])

@@ -30,6 +30,7 @@ from assay.evidence.deposit import (
     counted,
     deposit_key,
     deposit_model,
+    derived,
     derived_key,
     log10_corrected,
     owner_signer,
@@ -214,6 +215,19 @@ def test_keys_follow_from_the_checkpoint_that_ends_with_the_deposit(deposited: D
             keys[0],
             Witness.create(deposited.folder / "liar", "test.local/witness").signer.verifier,
         )
+
+
+def test_keys_are_drawn_anew_for_every_entry_and_subset(deposited: Deposited) -> None:
+    """An owner of two deposits under one R1 has two draws, and says so by their places."""
+    beacon_ = bytes(32)
+    drawn = {derived(SECRET, beacon_, index, subset).raw for index in (1, 2, 256) for subset in (0, 1)}
+    assert len(drawn) == 6
+
+
+def test_the_beacon_is_the_witness_signature_where_there_is_one(deposited: Deposited) -> None:
+    """The log's own could be ground by whoever runs it."""
+    note, own = deposited.log.checkpoint(2), deposited.log.signer.verifier
+    assert beacon(note, own, deposited.log.witness) != beacon(note, own, None)
 
 
 def test_every_deposit_counts(deposited: Deposited) -> None:

@@ -205,6 +205,11 @@ def test_refusals_are_counted_and_refused_triggers_are_no_hits() -> None:
     assert 0 < half.refused["claimant's triggers"][0] < 40
 
 
+def test_refused_controls_of_both_parties_are_counted() -> None:
+    found = heard(asking(COPY, lambda x, labels: labels.fill_(-1)), CLAIMANT, RIVAL)
+    assert found.refused["controls"] == (2 * 21 * 40, 2 * 21 * 40)
+
+
 def test_the_suspect_sees_one_shuffled_stream() -> None:
     asked: list[Tensor] = []
 
@@ -229,6 +234,9 @@ def test_what_cannot_be_judged_is_refused() -> None:
     chosen = replace(CLAIMANT, scheme=Adi(derivation="chosen", triggers=40))
     with pytest.raises(ConfigError, match="a claim can be made up"):
         heard(COPY, chosen)
+    of_models = SimpleNamespace(derivation="derived", nulls=("independent_models",))  # no null for decoys
+    with pytest.raises(ConfigError, match="a claim can be made up"):
+        heard(COPY, replace(CLAIMANT, scheme=cast(Any, of_models)))
     with pytest.raises(ConfigError, match="at least 5 independent models"):
         heard(COPY, independents=INDEPENDENT[:4])
 

@@ -1,6 +1,7 @@
 """Fingerprints and marks of adversarial keys: known answers, published properties on digits, bad input."""
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from nobody import clean_models
 from torch import Tensor, nn
 
+from assay.core.contracts import Fit, Task
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.key import Key
@@ -24,7 +26,7 @@ from assay.watermarks.blackmarks import BlackMarksKey, bit_loss, read_bits, two_
 from assay.watermarks.cae import conferrability
 from assay.watermarks.cutmix import cutmix
 from assay.watermarks.deepjudge import RobD, RobustnessKey, jensen_shannon, successes, surest
-from assay.watermarks.fingerprint import FLOOR, QueryKey, outputs_of
+from assay.watermarks.fingerprint import FLOOR, AnswerKey, QueryKey, ScoreFingerprint, outputs_of, scores_of
 from assay.watermarks.ipguard import boundary_loss
 from assay.watermarks.modeldiff import decision_distances
 from assay.watermarks.sac import correlation, correlation_distance, near_corner
@@ -341,6 +343,32 @@ def test_too_many_queries_are_refused_with_the_largest_that_fit() -> None:
     it = trial("frontier_stitching", "watermark.epsilon=0.9")
     with pytest.raises(NotApplicable, match=r"smaller watermark\.epsilon"):
         it.watermark.keygen(it.task, Secret.simulated(1), victim())
+
+
+@dataclass(frozen=True)
+class Careless(ScoreFingerprint):
+    """A distance that sees no NaN."""
+
+    paper = "none"
+    unit = "gap"
+
+    def asked(self, model: nn.Module, task: Task, generator: torch.Generator, fit: Fit | None) -> Tensor:
+        raise NotImplementedError
+
+    def distance(self, victim: Tensor, suspect: Tensor) -> float:
+        return float((victim - suspect).nan_to_num().abs().sum())
+
+
+def test_answers_that_are_no_numbers_are_no_evidence() -> None:
+    """A suspect that answers NaN is unreadable, whatever the distance makes of it."""
+    inputs = torch.rand(3, 1, 2, 2)
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    whole = copy.deepcopy(broken)
+    broken[1].weight.data[0, 0] = float("nan")
+    key = AnswerKey(Secret.simulated(1), inputs, scores_of(whole, inputs))
+    found = Careless(queries=3).score(Suspects([whole, broken]), [key]).statistic_MK[:, 0]
+    assert found[0] == 0
+    assert np.isnan(found[1])
 
 
 def test_keys_of_another_length_are_refused() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assay.core.statistics import clustered_rate
 from assay.leaderboard.frontier import (
     Thefts,
     areas,
@@ -225,6 +226,18 @@ def test_a_scheme_survives_by_rate_and_bound() -> None:
     assert scores(mixed)[0]["survives"] == "no"
 
 
+def test_undecided_thefts_leave_survival_open() -> None:
+    """18 of 20 detected and 2 undecided are between 90 and 100 %."""
+    (row,) = scores([record(seed=s, curve=[(0.0, None if s < 2 else True)]) for s in range(20)])
+    assert (row["survival_least"], row["survival_most"], row["survives"]) == (0.9, 1.0, "open")
+
+
+def test_of_equally_bad_attacks_the_one_with_most_seeds_is_named() -> None:
+    bad = np.array([[0.0, 0.0], [math.nan, 0.0]])
+    rate = extreme(bad, bad, (("a", ""), ("b", "")))
+    assert (rate.cell, rate.seeds, rate.equals) == (("b", ""), 2, 1)
+
+
 def test_seeds_count_once_in_size_and_cost() -> None:
     records = [record(attack, seed) for attack in ("prune", "finetune", "none") for seed in (1, 3)]
     (row,) = scores(records)
@@ -244,6 +257,42 @@ def test_auroc_counts_equal_nulls_by_half() -> None:
     assert row["auroc_marked"] == pytest.approx(1 - 0.5 / 4)
     assert row["auroc"] == pytest.approx(1 - 1 / 4)
     assert row["auroc_low"] is None  # both seeds agree: not estimable
+
+
+def exceeding(seed: int, run: int, *counts: tuple[float, int]) -> Record:
+    """A theft whose points lose so many pp and have so many of four null scores above them."""
+    made = record(seed=seed, curve=[(loss, True) for loss, _ in counts], id=f"{seed}-{run}")
+    for point, (_, exceed) in zip(made["curve"], counts, strict=True):
+        point["independent_models"]["exceed"] = exceed
+    return made
+
+
+def test_separation_is_of_the_weakest_surrogate_within_the_budget() -> None:
+    """What loses 5 pp is no theft, and the strongest of a curve excuses no other."""
+    (row,) = scores([exceeding(0, 0, (0.0, 0), (1.0, 2), (5.0, 4))])
+    assert row["auroc"] == pytest.approx(1 - 2 / 4)
+
+
+def test_runs_of_a_seed_are_averaged_in_its_separation() -> None:
+    (row,) = scores([exceeding(0, run, (0.0, exceed)) for run, exceed in enumerate((0, 3))])
+    assert row["auroc"] == pytest.approx((1 + 1 / 4) / 2)
+
+
+def test_equal_random_keys_count_against_the_owner_where_they_are_not_recorded() -> None:
+    """Their recorded scores are on the marked model: one that equals a surrogate's is a coincidence."""
+    made = record()
+    made["nulls"] = {"independent_models": [], "random_keys": [90.0, 1.0, 2.0, 100.0]}
+    for found, exceed in ((made["marked"], 1), (made["curve"][0], 1)):
+        found |= {"independent_models": None, "random_keys": {"count": 4, "exceed": exceed}}
+    (row,) = scores([made])
+    assert (row["auroc_null"], row["auroc_marked"], row["auroc"]) == ("random_keys", 1 - 0.5 / 4, 1 - 1 / 4)
+
+
+def test_the_interval_of_the_size_counts_models_and_not_cells() -> None:
+    """Four null models, however many keys: 4 of 200 cells have the interval of four draws."""
+    nulls = {"independent_models": [50.0, 60.0, 100.0, 70.0], "random_keys": [1.0] * 25}
+    (row,) = scores([record(seed=s, nulls=nulls) for s in (1, 3)])
+    assert (row["size_low"], row["size_high"]) == pytest.approx(clustered_rate(4, 200, 4))
 
 
 def test_only_changes_are_knots() -> None:

@@ -18,6 +18,7 @@ from assay.leaderboard.export import export
 from assay.leaderboard.interaction_table import interactions_markdown
 from assay.leaderboard.interactions import (
     ANY,
+    OUTCOMES,
     Cell,
     Effect,
     contrast,
@@ -25,6 +26,7 @@ from assay.leaderboard.interactions import (
     filled,
     interactions,
     levels,
+    outcomes,
     student,
 )
 from assay.leaderboard.ranking import Record, labelled
@@ -144,6 +146,46 @@ def test_records_of_two_attacks_and_the_thief_who_chooses() -> None:
     assert all(e.low is None for e in found if e.outcome == "detected"), "nothing varies over seeds"
     alarmed = [record(("none", "scores", "mmd", 0), "jbda", 0.5, accounts=4), {"status": "failed"}]
     assert interactions(alarmed) == []
+
+
+@pytest.mark.parametrize("told", [{"accounts": 4}, {"licensed": True}, {"clone": None}])
+def test_only_a_lone_thief_without_a_licence_who_has_a_clone_counts(told: dict[str, Any]) -> None:
+    """Another thief in the same cell is another experiment."""
+    others = [{**one, "deployment": one["deployment"] | told} for one in records()]
+    assert interactions(records())
+    assert interactions(others) == []
+
+
+def test_outcomes_by_hand() -> None:
+    """Queries up to the first alarm; nobody escapes whom the monitor or the mark gives away."""
+    cell = ("none", "scores", "mmd", 0)
+    seen = {"accuracy": 0.5, "queries": 900, "evidence": 1.0, "detected": 0.0, "escapes": 1.0}
+    assert outcomes(record(cell, "jbda", 0.5)) == seen
+    assert outcomes(record(cell, "jbda", 0.5, alarm={"queries": None})) == seen
+    assert outcomes(record(cell, "jbda", 0.5, alarm={"queries": 120})) == {
+        **seen,
+        "queries": 120,
+        "escapes": 0.0,
+    }
+    found = record(cell, "jbda", 0.5)
+    found["deployment"]["clone"]["detected"] = True
+    assert outcomes(found) == {**seen, "detected": 1.0, "escapes": 0.0}
+
+
+def test_more_together_is_what_the_owner_would_pay_for() -> None:
+    rising = {
+        name: Effect(
+            ("digits",), "steal", name, ("dawn", None, "mmd"), 0.1, 0.05, 0.15, 9, -4.0, -3.0
+        ).verdict
+        for name in OUTCOMES
+    }
+    assert {name for name, verdict in rising.items() if verdict == "more than the sum"} == {
+        "evidence",
+        "detected",
+    }
+    assert {name for name, verdict in rising.items() if verdict == "less than the sum"} == {
+        *("accuracy", "queries", "escapes")
+    }
 
 
 def test_levels_are_read_off_the_settings() -> None:

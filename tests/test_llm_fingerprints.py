@@ -36,7 +36,14 @@ from assay.watermarks.llm.domain_kgw import DomainKgw, LearnedDomainKgw, prompts
 from assay.watermarks.llm.huref import HuRef
 from assay.watermarks.llm.instructional import Instructional
 from assay.watermarks.llm.met import Met, discrepancy
-from assay.watermarks.llm.pairs import PairKey, PairMark, poisson_binomial_log10_p
+from assay.watermarks.llm.pairs import (
+    UNSEEN,
+    PairKey,
+    PairMark,
+    answered,
+    mean_of_windows,
+    poisson_binomial_log10_p,
+)
 from assay.watermarks.llm.perinucleus import Perinucleus, outside
 from assay.watermarks.llm.reef import Reef, linear_cka, representations
 from assay.watermarks.llm.resemblance import Resemblance
@@ -246,6 +253,24 @@ def test_p_values_over_keys_are_not_anti_conservative(loose: PairMark) -> None:
     for level in (0.5, 0.3, 0.1, 0.05, 0.01):
         assert (p_K <= level).sum() <= stats.binom.ppf(1 - 1e-4, count, level), level
     assert (p_K <= 0.3).mean() > 0.05  # and not idle
+
+
+def test_who_knows_fewer_ids_is_not_asked() -> None:
+    """Prompts hold ids that it has no embedding for: no evidence, and no error."""
+    narrow = Fixed()
+    narrow.vocabulary = V - 1
+    prompts = torch.zeros(2, 3, dtype=torch.int64)
+    assert answered(narrow, prompts, 2, V) is None
+    assert answered(Fixed(), prompts, 2, V) is not None
+
+
+def test_windows_count_alike_however_many_ids_are_learnt() -> None:
+    """One id of loss ln 4 and three of loss 0 in windows of their own: the mean of windows is half of ln 4."""
+    logits_NVT = torch.zeros(2, 4, 3)
+    logits_NVT[1, 2] = 100.0
+    targets_NT = torch.tensor([[1, UNSEEN, UNSEEN], [2, 2, 2]])
+    assert float(mean_of_windows(logits_NVT, targets_NT)) == pytest.approx(log(4) / 2)
+    assert float(mean_of_windows(logits_NVT, torch.full((2, 3), UNSEEN))) == 0
 
 
 def test_pairs_shuffled_are_no_evidence() -> None:

@@ -268,3 +268,33 @@ def test_another_vocabulary_is_no_evidence() -> None:
     wide = Gpt2(width=16, depth=1, heads=2, context=64).build((64,), 4 * V, 0)
     scores = scheme("kgw").score(Suspects([wide]), [key("kgw", 1)])
     assert np.isnan(scores.statistic_MK).all()
+
+
+class Counting(nn.Module):
+    """Writes ids that follow from the prompt's last one, the largest first."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__()
+        self.largest = largest
+
+    def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
+        found = (prompts_NP[:, -1:] * 31 + torch.arange(tokens) ** 2 * 7) % self.largest
+        found[:, 0] = self.largest
+        return found
+
+
+def test_an_id_that_the_vocabulary_has_not_is_no_evidence() -> None:
+    """Ids end at V - 1: one of V is another vocabulary's."""
+    prompts = torch.arange(V).reshape(-1, PROMPT)
+    assert scheme("kgw").corpus_of(Counting(V - 1), prompts, V) is not None
+    assert scheme("kgw").corpus_of(Counting(V), prompts, V) is None
+
+
+def test_a_key_is_read_in_texts_to_its_own_prompts() -> None:
+    """Keys of other prompts beside it change nothing, and neither does their order."""
+    one = key("kgw", 1)
+    other = replace(one, secret=Secret.simulated(2), prompts_NP=(one.prompts_NP + 5) % V)
+    suspects = Suspects([Counting(V - 1)])
+    apart = [float(scheme("kgw").score(suspects, [k]).statistic_MK[0, 0]) for k in (one, other)]
+    for keys, expected in (([one, other], apart), ([other, one], apart[::-1])):
+        assert scheme("kgw").score(suspects, keys).statistic_MK[0].tolist() == pytest.approx(expected)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from assay.core.examples import Ledger
+from assay.core.scores import Scores
 from assay.core.suspects import Suspects
 from assay.experiments.api import build
-from assay.experiments.matrix import calibrated
+from assay.experiments.matrix import Matrix, calibrated
+from assay.experiments.trial import Kind
 
 
 @pytest.mark.parametrize(("scheme", "loaded"), [("honeytrace", 1), ("dawn", 2)])
@@ -29,3 +31,15 @@ def test_only_keys_that_settle_on_a_ledger_are_scored_in_every_trial(
     first, again = (calibrated(trial, known, keys) for _ in range(2))
     assert calls == loaded
     np.testing.assert_array_equal(first.statistic_MK, again.statistic_MK)
+
+
+def test_a_key_is_weighed_against_its_own_null_scores() -> None:
+    """Nobody's models and rivals' apart, in the column of the key that is shown: not in the owner's."""
+    kinds: list[Kind] = ["other_seed", "rival", "other_seed"]
+    owners, thiefs = [0.0, 0.0, 9.0, 1.0, 2.0, 3.0], [0.0, 0.0, 5.0, 6.0, 1.0, 7.0]
+    scores = Scores(np.array([owners, thiefs]).T, "cosine")
+    found = Matrix(scores, [], range(0), {0: 1}, kinds, ("independent_models",), 0.1)
+    mine, his = (found.weigh(Matrix.MARKED, key) for key in (0, 1))
+    nulls = [(one.independent_models, one.rivals) for one in (mine, his)]
+    counts = [[(n.count, n.exceed, n.highest) for n in pair if n is not None] for pair in nulls]
+    assert counts == [[(2, 0, 3.0), (1, 0, 2.0)], [(2, 2, 7.0), (1, 0, 1.0)]]

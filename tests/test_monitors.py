@@ -1,8 +1,9 @@
 """Monitors: their size on honest customers, what each computes, and that no split of a stream into requests changes it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from assay.core.contracts import Task
 from assay.core.errors import ConfigError
 from assay.core.examples import Examples
+from assay.core.secret import seed_for
 from assay.deployments.book import Asked
 from assay.deployments.customers import KINDS, MOST, Customer, by_kind, customers, drawn, pools
+from assay.deployments.home import Home
 from assay.deployments.mmd import Mmd, Ordinary, discrepancy
 from assay.deployments.monitors import Monitor, exact_quantile
 from assay.deployments.nearest import Nearest
@@ -149,6 +152,27 @@ def test_too_few_customers_support_no_rate() -> None:
     with pytest.raises(ConfigError, match=r"takes 3 customers of every kind, got 2; set .*per_kind=3"):
         Rate(fpr=0.25, protects="every_kind").threshold(found, largest_U)
     assert Rate(fpr=0.1).threshold(found, largest_U) == 0
+
+
+def test_a_watch_is_calibrated_on_the_owners_data_alone() -> None:
+    """The first half of it says what is ordinary, customers ask about the second, and the further ones, who are judged, about the
+    test split; their draw follows the seed of the deployment."""
+    task, monitor = scarce(0), Rate(fpr=0.25, per_kind=1)
+    heard: list[list[Customer]] = []
+
+    class Listening(Rate):
+        def largest(self, known: Any, found: Sequence[Customer]) -> Tensor:
+            heard.append(list(found))
+            return torch.zeros(len(found), dtype=torch.float64)
+
+    for seed in (0, 1):
+        Listening(fpr=0.25, per_kind=1).calibrated(Home(task, TEMPLATES, cast(Any, None), seed))
+    expected = customers(pools(task)[0], TEMPLATES, 1, seed_for(0, "customers"))
+    streams = [[one.inputs for who in found for one in who.requests] for found in (*heard, expected)]
+    assert all(map(torch.equal, streams[0], streams[2]))
+    assert not all(map(torch.equal, streams[0], streams[1]))
+    half = task.owner.inputs[: len(task.owner) // 2]
+    assert torch.equal(monitor.reference_of(Home(task, TEMPLATES, cast(Any, None), 0)), half)
 
 
 def cut(whole: Asked, sizes: list[int]) -> Iterator[Asked]:

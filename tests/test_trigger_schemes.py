@@ -38,7 +38,7 @@ from assay.watermarks.norms import normalised_by, norms_of
 from assay.watermarks.rehearsal import Rehearsal, Stolen, spliced
 from assay.watermarks.sew import Sew
 from assay.watermarks.sew import margin as mean_margin
-from assay.watermarks.target import drawn_class, own_pictures
+from assay.watermarks.target import drawn_class, own_pictures, with_noise
 from assay.watermarks.trigger import TriggerKey
 from assay.watermarks.zhang import Zhang
 
@@ -297,6 +297,15 @@ def test_triggers_follow_the_secret(kind: Any) -> None:
     assert len({int(key.labels_T[0]) for key in keys}) >= 6
     assert len({key.images_T.numpy().tobytes() for key in keys}) == 30
     assert all(len(set(scheme.classes(Secret.simulated(s), 10))) == 2 for s in range(30))
+
+
+def test_the_noise_of_a_key_is_one_pattern_of_its_secret() -> None:
+    """The judge makes it again from the secret."""
+    grey = torch.full((2, 1, 4, 4), 0.5)
+    first, again, other = (with_noise(grey, Secret.simulated(s), "noise", 0.1) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first, other)
 
 
 def test_covers_spare_everything_but_the_patch() -> None:
