@@ -62,6 +62,15 @@ def check_shape(key: Key, shape: tuple[int, ...], path: Path) -> None:
             )
 
 
+def check_classes(key: Key, classes: int, path: Path) -> None:
+    """What a key says of its classes is the chance of a hit: with a number of his own an accuser would choose his p."""
+    said = key.plain().get("classes", classes)
+    if said != classes:
+        raise ConfigError(
+            f"{path} is a key for {said!r} classes, the task has {classes}; name the key's task=..."
+        )
+
+
 def check_derivation(derived: Key, given: Key, path: Path) -> None:
     """A derived key is nothing but its secret: contents that somebody chose would have no exact null."""
     if derived.fingerprint != given.fingerprint:

@@ -11,10 +11,13 @@ from ..core.secret import Secret
 from ..core.suspects import Suspects
 from ..zoo.files import load_key, load_model, load_tensors
 from .config import composer, options, suggest
-from .own_key import check_derivation, check_shape
+from .own_key import check_classes, check_derivation, check_shape
 from .population import grouped, kinds, population
 from .show import p_value
 from .trial import Trial, prepare
+
+# What a key raises that holds other tensors than its scheme reads: nobody says that the owner of the file made it by the scheme.
+MISFITS = (NotApplicable, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
 
 def verify(model: Path, key: Path, overrides: list[str], config_dir: str | None = None) -> dict[str, Any]:
@@ -77,6 +80,7 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
     mine = load_key(key, scheme.key_type)
     count = settings.verification.random_keys if "random_keys" in scheme.nulls else 0
     check_shape(mine, trial.task.shape, key)
+    check_classes(mine, trial.task.classes, key)
     try:
         if scheme.derivation == "derived":
             check_derivation(scheme.keygen(trial.task, mine.secret, suspect), mine, key)
@@ -84,7 +88,7 @@ def evidence(trial: Trial, model: Path, key: Path) -> Evidence:
         scores = scheme.score(Suspects([suspect], settings.trainer.device), [mine, *strangers])
     except ConfigError:
         raise
-    except (NotApplicable, ValueError) as error:
+    except MISFITS as error:
         raise ConfigError(f"{key} does not fit {model}: {error}") from None
     nulls, null_M = population(trial), []
     if nulls:

@@ -22,6 +22,7 @@ from assay.core.errors import ConfigError
 from assay.core.key import Key
 from assay.core.secret import Secret
 from assay.watermarks.fingerprint import QueryKey
+from assay.watermarks.stack import StackKey
 from assay.watermarks.trigger import TriggerKey
 from assay.watermarks.uchida import ProjectionKey
 from assay.zoo.files import load_key, load_model, load_tensors, save_key, save_model, save_tensors
@@ -333,6 +334,17 @@ def test_a_key_with_other_fields_is_refused(plain: Any, tmp_path: Path) -> None:
         load_key(path, TriggerKey)
 
 
+@pytest.mark.parametrize("plain", [["part"], {"part": 1}, {"part": {"key_type": 1}}])
+def test_a_stack_of_other_fields_is_refused(plain: Any, tmp_path: Path) -> None:
+    write_forged(
+        tmp_path / "key",
+        {"part/bits": torch.zeros(1)},
+        json.dumps({"key_type": "StackKey", "plain": plain, "secret": SECRET.raw.hex()}),
+    )
+    with pytest.raises(ConfigError, match="does not hold a whole StackKey"):
+        load_key(tmp_path / "key", StackKey)
+
+
 def test_a_key_with_more_or_doubled_tensors_is_refused(tmp_path: Path) -> None:
     for name in ("more", "classes", "secret"):
         path = forged(tmp_path / "key", lambda header: None, **{name: torch.ones(1)})
@@ -340,7 +352,9 @@ def test_a_key_with_more_or_doubled_tensors_is_refused(tmp_path: Path) -> None:
             load_key(path, TriggerKey)
 
 
-@pytest.mark.parametrize("header", ["", "{", "[]", '"x"', "5", "null"])
+@pytest.mark.parametrize(
+    "header", ["", "{", "[]", '"x"', "5", "null", pytest.param("[" * 100_000, id="deep")]
+)
 def test_a_header_that_is_no_object_is_refused(header: str, tmp_path: Path) -> None:
     write_forged(tmp_path / "key", trigger_key().tensors(), header)
     with pytest.raises(ConfigError):
@@ -379,6 +393,27 @@ def test_a_bf16_model_comes_back_as_bf16(tmp_path: Path) -> None:
         assert torch.equal(back.state_dict()[name], value)
     inputs = torch.rand(4, 1, 3, 3).bfloat16()
     assert torch.equal(model(inputs), back(inputs))
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_a_model_of_several_float_types_computes_in_the_widest(narrow: torch.dtype, tmp_path: Path) -> None:
+    """Convolutions in few bits beside norms in float32: the values stay, and torch takes them."""
+    model, path = trained(), tmp_path / "model.safetensors"
+    stored = {n: v.to(narrow) if n.startswith("0.") else v for n, v in model.state_dict().items()}
+    save_file(stored, path)
+    back = load_model(path, network)
+    for name, value in stored.items():
+        assert torch.equal(back.state_dict()[name].double(), value.double())
+    assert back(torch.rand(4, 1, 3, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Integers without their scales are another model."""
+    path = tmp_path / "model.safetensors"
+    save_file({n: v.to(dtype) if n == "0.weight" else v for n, v in trained().state_dict().items()}, path)
+    with pytest.raises(ConfigError, match=f"{dtype} in 0.weight; expected floats"):
+        load_model(path, network)
 
 
 def test_tied_weights_come_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from assay.experiments.api import build
 from assay.experiments.meter import Meter
 from assay.experiments.people import Owner, owner
 from assay.experiments.trial import Trial
+from assay.experiments.verify import evidence
 from assay.watermarks.app import App, worst_step
 from assay.watermarks.certified import (
     Certified,
@@ -41,6 +43,7 @@ from assay.watermarks.sew import margin as mean_margin
 from assay.watermarks.target import drawn_class, own_pictures, with_noise
 from assay.watermarks.trigger import TriggerKey
 from assay.watermarks.zhang import Zhang
+from assay.zoo.files import save_key, save_model
 
 SECRET = Secret.simulated(1)
 
@@ -530,3 +533,21 @@ def test_a_thief_who_learns_from_scores_copies_a_rehearsed_mark() -> None:
     assert max(nobody) <= 5
     _, plain = stolen("zhang_content", "distill", "api_scores", "attack.shares=[1.0]")
     assert hits("zhang_content", [plain])[0] <= 2
+
+
+def test_a_key_does_not_choose_its_own_chance(tmp_path: Path) -> None:
+    """An accuser who writes another number of classes into his key would choose his p: one hit in a billion."""
+    trial = build("watermark=adi", "verification.null_models=0", "verification.random_keys=1")
+    model, path = tmp_path / "model", tmp_path / "key"
+    save_model(model, trial.task.fresh(None), {})
+    key = trial.watermark.keygen(trial.task, Secret.simulated(1))
+    assert isinstance(key, TriggerKey)
+    save_key(path, key, {})
+    assert evidence(trial, model, path).log10_p > -4
+    save_key(path, replace(key, classes=10**9), {})
+    with pytest.raises(ConfigError, match="a key for 1000000000 classes, the task has 10"):
+        evidence(trial, model, path)
+    for images in (key.images_T.flatten(1), key.images_T[:3]):
+        save_key(path, replace(key, images_T=images), {})
+        with pytest.raises(ConfigError, match="does not fit"):
+            evidence(trial, model, path)

@@ -45,6 +45,8 @@ class StackKey(Key):
         """The parts' key types must be loaded, as they are when the scheme is built; ValueError for others."""
         parts = {}
         for part, entry in plain.items():
+            if not isinstance(entry, dict):
+                raise ValueError(f"expected the fields of {part}'s key, got {entry!r}")
             own = {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith(f"{part}/")}
             values = {name: value for name, value in entry.items() if name != "key_type"}
             parts[part] = _key_type(entry["key_type"]).restore(part_secret(secret, part), own, values)

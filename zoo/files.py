@@ -4,6 +4,7 @@ import json
 import pickletools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +80,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise ConfigError(f"{path} has a damaged header: expected a JSON object")
@@ -129,13 +130,29 @@ def filled(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> nn.Modul
             f"{path} does not fit the network: {len(wrong)} tensors differ, the first is {first}: expected "
             f"{expected.get(first, 'none')}, found {found.get(first, 'none')}. Name the right one with task=... model=..."
         )
-    bad = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    model.load_state_dict(_typed(tensors, model.state_dict(), path), assign=True)
+    return model.eval()
+
+
+def _typed(tensors: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors as the network computes with them, their values unchanged: counters as its own, weights in the type that the file
+    has them in, so that a bf16 model is judged in its own arithmetic. Of several types all are in the widest, and what has 8 bits
+    is in float32: torch computes no network otherwise. ConfigError for weights that are no finite floats."""
+    weights = {name: t for name, t in tensors.items() if own[name].is_floating_point()}
+    wrong = [name for name, t in weights.items() if not t.is_floating_point()]
+    if wrong:
+        raise ConfigError(
+            f"{path} holds {weights[wrong[0]].dtype} in {wrong[0]}; expected floats: save the dequantised model"
+        )
+    wide = {name: t.float() if t.element_size() == 1 else t for name, t in weights.items()}
+    bad = [name for name, t in wide.items() if not torch.isfinite(t).all()]
     if bad:
         raise ConfigError(f"{path} holds NaN or infinite values in {bad[0]}; expected finite weights")
-    own = model.state_dict()
-    typed = {n: t if t.is_floating_point() else t.to(own[n].dtype) for n, t in tensors.items()}
-    model.load_state_dict(typed, assign=True)  # a bf16 model stays one: it is judged in its own arithmetic
-    return model.eval()
+    types = {t.dtype for t in wide.values()}
+    widest = reduce(torch.promote_types, types) if types else torch.float32
+    return {
+        name: wide[name].to(widest) if name in wide else t.to(own[name].dtype) for name, t in tensors.items()
+    }
 
 
 def save_key(path: Path, key: Key, header: dict[str, Any]) -> None:
@@ -155,5 +172,5 @@ def load_key(path: Path, key_type: type[K]) -> K:
     tensors.pop("empty", None)
     try:
         return key_type.restore(Secret(bytes.fromhex(header["secret"])), tensors, header["plain"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} does not hold a whole {key_type.__name__}: {error}") from None
