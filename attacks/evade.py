@@ -5,6 +5,7 @@ The transform is a hook of the copy: no parameter is added, and `copy.deepcopy` 
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -26,6 +27,17 @@ FILTERS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "squeeze": filters.squeeze,
     "coarse": filters.coarse,
 }
+LIMITS: dict[str, tuple[float, float]] = {
+    "jpeg": (0, 99),  # quality 1 is the worst there is
+    "blur": (0, math.inf),
+    "median": (1, math.inf),  # pixels
+    "quantise": (0, 7),  # a bit is left
+    "noise": (0, math.inf),
+    "flip": (0, 1),
+    "squeeze": (0, 7),
+    "coarse": (0, 3),
+}
+"""The strengths that a filter has."""
 
 
 @dataclass
@@ -70,6 +82,12 @@ class Evade(Attack):
     strengths: tuple[Annotated[float, Gt(0)], ...]
     """jpeg: 100 - quality. blur, noise: sigma, in pixels and in the pixel range. median: the window's side. quantise, squeeze:
     bits dropped of 8. flip: the mirror image's share. coarse: decimals dropped of 3, the answer's."""
+
+    def __post_init__(self) -> None:
+        least, most = LIMITS[self.transform]
+        beyond = [strength for strength in self.strengths if not least <= strength <= most]
+        if beyond:
+            raise ValueError(f"{self.transform} has strengths from {least:g} to {most:g}, got {beyond[0]:g}")
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         model = access.weights()

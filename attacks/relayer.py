@@ -28,11 +28,14 @@ def split_linear(layer: nn.Linear, generator: torch.Generator) -> nn.Sequential:
     q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
     weight = layer.weight.to(torch.float64)
     first, second = (q.T @ weight, q) if size == outputs else (q, weight @ q.T)
-    parts = [nn.Linear(inputs, size, bias=False), nn.Linear(size, outputs, bias=layer.bias is not None)]
+    parts = [  # without weights: drawing some would move the global random state
+        nn.Linear(inputs, size, bias=False, device="meta"),
+        nn.Linear(size, outputs, bias=layer.bias is not None, device="meta"),
+    ]
     for part, value in zip(parts, (first, second), strict=True):
-        part.weight.data = value.to(layer.weight.dtype)
+        part.weight = nn.Parameter(value.to(layer.weight.dtype))
     if layer.bias is not None:
-        parts[1].bias.data = layer.bias.detach().clone()
+        parts[1].bias = nn.Parameter(layer.bias.detach().clone())
     return nn.Sequential(*parts)
 
 

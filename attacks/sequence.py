@@ -1,11 +1,12 @@
 """Attacks one after the other, each on the strongest surrogate of the one before (Lukas et al., S&P 2022, combined attacks).
 
-Stages run in the order of their names. Once the thief holds a model, its weights and answers are his own: they cost no queries.
+Stages run in the order of their names. Once the thief holds a model, its weights and answers are his own: they cost no queries, and
+no budget limits them.
 """
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,8 +76,11 @@ class Sequence(Attack):
             last: Surrogate | None = None
             for surrogate in self.stages[name](held, adversary):
                 last = surrogate
-            assert last is not None
-            held = Held(last.model, access)
+            if last is None:
+                raise ConfigError(
+                    f"stage {name} yielded no model: is a list among its settings empty? set attack.stages.{name}"
+                )
+            held, adversary = Held(last.model, access), replace(adversary, queries=None)
             yield Surrogate(float(number), last.model)
 
 

@@ -28,9 +28,10 @@ Null = Literal["random_keys", "independent_models"]
 
 
 class Configured:
-    """A base of frozen dataclasses whose fields come from yaml: pydantic refuses unknown ones (experiments/config.py)."""
+    """A base of frozen dataclasses whose fields come from yaml: pydantic refuses unknown ones (experiments/config.py), and numbers
+    that are none, or infinite."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Recipe(Configured):
             raise ValueError(
                 "expected lr > 0, 0 <= momentum < 1 and weight_decay >= 0, "
                 f"got {self.lr}, {self.momentum}, {self.weight_decay}"
+            )
+        if self.step_epochs < 1 or self.step_factor <= 0:
+            raise ValueError(
+                f"expected step_epochs >= 1 and step_factor > 0, got {self.step_epochs} and {self.step_factor}"
             )
 
 

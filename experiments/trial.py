@@ -92,7 +92,7 @@ class Settings(Configured):
     save: str | None
     key: KeyFile | None = None
 
-    __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
+    __pydantic_config__ = {**Configured.__pydantic_config__, "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
 
 
 def validated(kind: Any, values: Any, where: str) -> Any:

@@ -244,3 +244,13 @@ def test_the_vote_is_the_mean_over_all_models() -> None:
         atol=1e-5,
         rtol=1e-4,
     )
+
+
+@pytest.mark.parametrize(
+    ("transform", "strength"),
+    [("quantise", 8.0), ("squeeze", 7.5), ("jpeg", 100.0), ("median", 0.3), ("flip", 1.5), ("coarse", 4.0)],
+)
+def test_a_strength_that_the_filter_has_not_is_refused(transform: Transform, strength: float) -> None:
+    """No bit, no quality and no pixel left: pictures of NaN, or a division by zero."""
+    with pytest.raises(ValueError, match=f"{transform} has strengths from"):
+        Evade(transform, (0.5, strength) if transform != "median" else (1.0, strength))

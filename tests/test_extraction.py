@@ -15,13 +15,14 @@ from assay.attacks.ensemble import Ensemble, Together
 from assay.attacks.extract import Extract, affordable, within_budget
 from assay.attacks.jbda import Jbda, stepped
 from assay.attacks.knockoff import Bandit, Knockoff, clusters, soft_loss
+from assay.attacks.prune import Prune
 from assay.attacks.sequence import OnLabels, OnWeights
 from assay.attacks.smooth_retrain import SmoothRetrain, jittered
 from assay.core.contracts import Grant
 from assay.core.errors import ConfigError
 from assay.core.examples import Examples
 from assay.core.suspects import logits
-from assay.core.theft import Adversary, Attack, Surrogate
+from assay.core.theft import Access, Adversary, Attack, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.meter import Meter
@@ -306,3 +307,30 @@ def test_a_sequence_says_what_is_wrong_with_its_stages() -> None:
     stages = {"first": Extract(), "second": "finetune"}
     with pytest.raises(ConfigError, match="second"):
         OnLabels(stages)
+
+
+@dataclass(frozen=True)
+class Budgeted(Attack):
+    """A second stage, which notes what budget it is told of."""
+
+    needs = "weights"
+    data = "none"
+    axis = "none"
+    paper = "none"
+
+    told: list[int | None] = field(default_factory=list)
+
+    def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        self.told.append(adversary.queries)
+        yield Surrogate(1.0, access.weights())
+
+
+def test_a_held_model_answers_without_a_budget() -> None:
+    first, second = Budgeted(), Budgeted()
+    ran(OnWeights({"first": first, "second": second}), queries=7)
+    assert (first.told, second.told) == ([7], [None])
+
+
+def test_a_stage_that_yields_nothing_is_named() -> None:
+    with pytest.raises(ConfigError, match="stage second yielded no model"):
+        ran(OnWeights({"first": Budgeted(), "second": Prune(sparsities=())}))

@@ -28,10 +28,11 @@ from assay.watermarks.cutmix import cutmix
 from assay.watermarks.deepjudge import RobD, RobustnessKey, jensen_shannon, successes, surest
 from assay.watermarks.fingerprint import FLOOR, AnswerKey, QueryKey, ScoreFingerprint, outputs_of, scores_of
 from assay.watermarks.ipguard import boundary_loss
-from assay.watermarks.modeldiff import decision_distances
+from assay.watermarks.modeldiff import ModelDiff, decision_distances
 from assay.watermarks.sac import correlation, correlation_distance, near_corner
 from assay.watermarks.trigger import to_grey_levels
-from assay.watermarks.zest import explanations, segment_of, shown_segments
+from assay.watermarks.zest import Zest, explanations, segment_of, shown_segments
+from assay.zoo.models import CnnSmall
 
 
 def sines(count: int, shape: tuple[int, ...], phase: float = 0.0) -> Tensor:
@@ -390,3 +391,16 @@ def test_a_suspect_with_other_classes_is_read_where_answers_compare_and_nan_else
     for name, readable in (("sac", True), ("modeldiff", True), ("deepjudge_jsd", False), ("zest", False)):
         (found,) = trial(name).watermark.score(Suspects([twenty]), [key_of(name)]).statistic_MK[0]
         assert np.isfinite(found) == readable, name
+
+
+@pytest.mark.parametrize("scheme", [Zest(), ModelDiff(queries=16)])
+def test_a_key_of_answers_that_are_no_numbers_finds_nobody(scheme: Zest | ModelDiff) -> None:
+    """The distance to NaN was 0, the owner's own."""
+    model = CnnSmall().build((1, 8, 8), 10, 0).eval()
+    inputs = torch.zeros(32 if isinstance(scheme, ModelDiff) else 16, 1, 8, 8, dtype=torch.uint8)
+    secret = Secret.simulated(0)
+    answers = scheme.represent(model, inputs, secret)
+    good, bad = (AnswerKey(secret, inputs, a) for a in (answers + 1, torch.full_like(answers, torch.nan)))
+    found = scheme.score(Suspects([model]), [good, bad]).statistic_MK[0]
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])

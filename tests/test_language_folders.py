@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from assay.core.contracts import Recipe
@@ -100,3 +102,30 @@ def test_a_folder_that_cannot_be_read_or_trusted_is_refused(tmp_path: Path) -> N
     (tmp_path / "words" / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match="its tokenizer is unknown"):
         folder(tmp_path / "words" / ".." / "words").tokens()
+
+
+@pytest.mark.parametrize(
+    "config", [5, {"model_type": "vit"}, {"vocab_size": "x"}, {"num_attention_heads": 3}]
+)
+def test_a_config_of_something_else_is_refused(config: Any, tmp_path: Path) -> None:
+    small_llama(tmp_path)
+    path = tmp_path / "config.json"
+    whole = isinstance(config, int) or "model_type" in config
+    path.write_text(json.dumps(config if whole else {**json.loads(path.read_text()), **config}))
+    with pytest.raises(ConfigError, match=r"task\.model=FOLDER"):
+        folder(tmp_path).load(OfTask(), 0)
+
+
+def test_a_weight_that_is_not_there_is_not_drawn(tmp_path: Path) -> None:
+    """transformers draws it at random and says so on standard error alone."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    small_llama(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    save_file({n: w for n, w in weights.items() if n != name}, path, {"format": "pt"})
+    with pytest.raises(ConfigError, match=f"lack 1 weights of the model, {name}"):
+        folder(tmp_path).load(OfTask(), 0).fresh(None)
+    weights[name][0, 0] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ConfigError, match=f"NaN or infinite values in .*{name}"):
+        folder(tmp_path).load(OfTask(), 0).fresh(None)

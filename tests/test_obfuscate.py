@@ -279,3 +279,9 @@ def test_grow_pairs_and_shares_weights_as_it_says() -> None:
     first, second = tensors(model)["0.weight"], tensors(model)["2.weight"]
     assert torch.equal(first[4], first[5])
     assert torch.equal(second[:, 4], -second[:, 5])
+
+
+def test_a_split_leaves_the_global_random_state_alone() -> None:
+    layer, before = nn.Linear(4, 3), torch.get_rng_state()
+    split_linear(layer, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)

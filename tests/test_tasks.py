@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from assay.core.contracts import Task
+from assay.core.errors import ConfigError
 from assay.core.examples import Examples
 from assay.zoo import data
 from assay.zoo.models import Mlp
@@ -117,3 +118,17 @@ def test_a_fresh_model_is_a_pair_with_the_victim_or_drawn_by_its_own_seed() -> N
     assert not torch.equal(weight(task, None), weight(other, None))
     assert not torch.equal(weight(task, None), weight(task, 5))
     assert torch.equal(weight(task, 5), weight(other, 5))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Digits(limit=2),
+        Digits(test_share=1e-4),
+        Digits(attacker_share=1e-4),
+        Digits(attacker_share=0.9, limit=3),
+    ],
+)
+def test_a_part_without_examples_is_refused(source: Digits) -> None:
+    with pytest.raises(ConfigError, match="expected some for each"):
+        source.load(Mlp(), 0)

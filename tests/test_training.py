@@ -1,5 +1,6 @@
 """The one training everything shares: inputs untouched, bit-equal by seed, and each hook does what the contract says."""
 
+import math
 import random
 import signal
 import sys
@@ -17,6 +18,7 @@ from assay.core.contracts import Recipe
 from assay.core.errors import ConfigError
 from assay.core.examples import Examples
 from assay.core.suspects import logits
+from assay.experiments.trial import validated
 from assay.zoo.models import CnnSmall, Mlp, VitTiny
 from assay.zoo.progress import EpochBar
 from assay.zoo.tasks import Digits
@@ -274,6 +276,21 @@ def test_a_device_that_is_not_there_is_a_configuration_error(monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="trainer=cpu"):
         Hardware(device="cuda").check()
+
+
+def test_float16_on_a_cpu_is_a_configuration_error() -> None:
+    """Lightning takes bfloat16 in its place, and the record would say float16."""
+    with pytest.raises(ConfigError, match="bf16-mixed"):
+        Hardware(precision="16-mixed").check()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"step_epochs": 0}, {"step_factor": 0.0}, {"step_factor": math.nan}, {"weight_decay": math.inf}],
+)
+def test_a_recipe_of_no_numbers_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"step_|finite"):
+        validated(Recipe, settings, "task.recipe")
 
 
 def test_check_sets_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -551,3 +551,12 @@ def test_a_key_does_not_choose_its_own_chance(tmp_path: Path) -> None:
         save_key(path, replace(key, images_T=images), {})
         with pytest.raises(ConfigError, match="does not fit"):
             evidence(trial, model, path)
+
+
+@pytest.mark.parametrize("scheme", ["ewe", "blackmarks"])
+def test_a_class_without_pictures_is_named(scheme: str) -> None:
+    """Of an owner with few pictures, and of a thief who marks as he did."""
+    trial = build(f"watermark={scheme}")
+    task = replace(trial.task, owner=trial.task.owner.take(trial.task.owner.targets == 3))
+    with pytest.raises(ConfigError, match=r"no picture of class \d"):
+        trial.watermark.keygen(task, Secret.simulated(1), task.fresh(None))

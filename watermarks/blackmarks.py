@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.contracts import Fit, Task, Watermark
-from ..core.errors import NotApplicable
+from ..core.errors import ConfigError, NotApplicable
 from ..core.examples import Examples
 from ..core.key import Key, expect_length
 from ..core.payload import Message, decoded, encoded
@@ -86,10 +86,15 @@ class BlackMarks(Watermark):
     def keygen(
         self, task: Task, secret: Secret, model: nn.Module | None = None, fit: Fit | None = None
     ) -> BlackMarksKey:
-        """NotApplicable when too few candidates fool nobody yet."""
+        """NotApplicable when too few candidates fool nobody yet; ConfigError for a class without pictures, which has no mean."""
         victim = victim_of(model, "blackmarks")
         bits_B = encoded(self.payload, secret, self.bits, "blackmarks/bits")
         logits_NC = logits(victim, task.owner.inputs)
+        missing = sorted(set(range(task.classes)) - set(task.owner.targets.tolist()))
+        if missing:
+            raise ConfigError(
+                f"the owner has no picture of class {missing[0]}, whose group is unknown; raise task.limit"
+            )
         means = [logits_NC[task.owner.targets == c].mean(0) for c in range(task.classes)]
         group_C = two_groups(torch.stack(means))
         order = secret.order("blackmarks/inputs", len(task.owner))

@@ -77,8 +77,8 @@ class Cae(LabelFingerprint):
         moved = torch.nonzero(answers(model, tried_N) != source_N)[:, 0]
         if len(moved) < self.queries:
             raise NotApplicable(
-                f"{len(moved)} conferrable examples were found, {self.queries} are needed; set watermark.queries={len(moved)} "
-                "or a larger watermark.epsilon"
+                f"{len(moved)} conferrable examples were found, {self.queries} are needed; set "
+                f"{f'watermark.queries={len(moved)} or ' if len(moved) > 1 else ''}a larger watermark.epsilon"
             )
         return tried_N[moved[value_N[moved].argsort(stable=True)[: self.queries]]]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core.contracts import Fit, Recipe, Task, Watermark
+from ..core.contracts import Configured, Fit, Recipe, Task, Watermark
 from ..core.errors import NotApplicable
 from ..core.key import Key
 from ..core.payload import Message
@@ -32,7 +32,7 @@ class Canonical(Watermark):
     nulls = ("random_keys", "independent_models")
     paper = "Canon, arXiv:2603.12679"
 
-    __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
+    __pydantic_config__ = {**Configured.__pydantic_config__, "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
 
     scheme: Watermark
     """Reads the weights of one layer, with an exact null, and marks by one training from `task.fresh(None)`."""

@@ -113,7 +113,7 @@ class Cfw(TargetMark):
         fresh = task.fresh(None)
         last = fresh.get_submodule(head(fresh))
         assert isinstance(last, nn.Linear)
-        row = nn.Linear(last.in_features, 1)
+        row = nn.utils.skip_init(nn.Linear, last.in_features, 1)
         nn.init.zeros_(row.weight)
         nn.init.zeros_(row.bias)
 

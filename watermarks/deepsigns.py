@@ -178,9 +178,10 @@ def first_of_each(data: Examples, classes: int, count: int) -> tuple[Tensor, Ten
         raise NotApplicable("deepsigns marks the means of classes, and a language model's data have none")
     found = int(torch.bincount(data.targets, minlength=classes)[:classes].min())
     if found < count:
-        raise NotApplicable(
-            f"the owner has only {found} examples of some class; set watermark.per_class={found}"
+        remedy = (
+            f"set watermark.per_class={found}" if found else "set fewer watermark.classes or raise task.limit"
         )
+        raise NotApplicable(f"the owner has only {found} examples of some class; {remedy}")
     index_T = torch.cat([(data.targets == c).nonzero()[:count, 0] for c in range(classes)])
     return data.inputs[index_T].clone(), data.targets[index_T].clone()
 

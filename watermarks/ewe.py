@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.contracts import Fit, Task
+from ..core.errors import ConfigError
 from ..core.examples import Examples
 from ..core.secret import Secret
 from ..kernels.row_labels import row_labels
@@ -86,6 +87,10 @@ class Ewe(TargetMark):
             raise ValueError("ewe steps its triggers in the victim's features: pass the trained model")
         target = int(key.labels_T[0])
         wanted = task.owner.inputs[task.owner.targets == target]
+        if not len(wanted):
+            raise ConfigError(
+                f"the owner has no picture of class {target} to entangle; set watermark.target to another class"
+            )
         wanted = wanted[torch.arange(self.triggers) % len(wanted)]
         mode = model.training
         images_T = self.stepped(model.eval(), key.examples().inputs, wanted, target)

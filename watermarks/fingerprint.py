@@ -162,7 +162,8 @@ class ScoreFingerprint(Fingerprint):
         """Of two representations of one shape, >= 0, and 0 for equal ones."""
 
     def score(self, suspects: Suspects, keys: Sequence[AnswerKey]) -> Scores:
-        """The negative distance; nan for a suspect whose answers have another shape. A forward pass for each cell."""
+        """The negative distance; nan for a suspect whose answers have another shape, and for a key whose answers are not finite. A
+        forward pass for each cell."""
         statistic_MK = np.array(
             [[self._near(m, key, suspects.device) for key in keys] for m in suspects.models]
         )
@@ -170,6 +171,6 @@ class ScoreFingerprint(Fingerprint):
 
     def _near(self, model: nn.Module, key: AnswerKey, device: str) -> float:
         found = self.represent(model, key.inputs_N, key.secret, device)
-        if found.shape != key.answers.shape or not found.isfinite().all():
+        if found.shape != key.answers.shape or not (found.isfinite() & key.answers.isfinite()).all():
             return float("nan")
         return 0.0 - self.distance(key.answers, found)

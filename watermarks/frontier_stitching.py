@@ -61,7 +61,7 @@ class FrontierStitching(Watermark):
             if int(half.sum()) < count:
                 raise NotApplicable(
                     f"{int(half.sum())} of the owner's inputs give {kind} adversaries, {count} are needed; "
-                    f"set watermark.triggers={2 * int(half.sum())} or a {remedy} watermark.epsilon"
+                    f"set {f'watermark.triggers={2 * int(half.sum())} or ' if half.any() else ''}a {remedy} watermark.epsilon"
                 )
         chosen = torch.cat([torch.nonzero(h)[:n, 0] for h, n in zip(halves, wanted, strict=True)])
         return TriggerKey(secret, task.classes, tried_N[chosen], owned.targets[chosen])

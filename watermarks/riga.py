@@ -68,7 +68,9 @@ class Detector(nn.Module):
     def __init__(self, weights: int, generator: torch.Generator) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(weights, DETECTOR_UNITS), nn.LeakyReLU(SLOPE), nn.Linear(DETECTOR_UNITS, 1)
+            nn.utils.skip_init(nn.Linear, weights, DETECTOR_UNITS),
+            nn.LeakyReLU(SLOPE),
+            nn.utils.skip_init(nn.Linear, DETECTOR_UNITS, 1),
         )
         with torch.no_grad():
             for parameter in self.parameters():

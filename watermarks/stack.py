@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.contracts import EachEpoch, Fit, Loss, Objective, Penalty, Recipe, Task, Watermark
+from ..core.contracts import Configured, EachEpoch, Fit, Loss, Objective, Penalty, Recipe, Task, Watermark
 from ..core.errors import NotApplicable
 from ..core.examples import Examples
 from ..core.key import Key
@@ -114,7 +114,7 @@ class Stack(Watermark):
     paper = "none"
     key_type = StackKey
 
-    __pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
+    __pydantic_config__ = {**Configured.__pydantic_config__, "arbitrary_types_allowed": True}  # noqa: RUF012 - pydantic's name
 
     parts: dict[str, Watermark]
     """By name. Each has an exact null, and is embedded by one training from penalties, triggers and at most one objective."""

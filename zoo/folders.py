@@ -97,11 +97,15 @@ def settings(folder: Path) -> Any:
     try:
         content = json.loads((folder / "config.json").read_text())
         found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        why = str(error).splitlines()[0]
+    except Exception as error:  # noqa: BLE001 - what the library raises depends on what stands in the file
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{folder} is no folder of a transformers model ({why}); set task.model=FOLDER"
         ) from None
+    if not isinstance(getattr(found, "vocab_size", None), int):
+        raise ConfigError(
+            f"{folder}: config.json is of a {found.model_type}, which reads no ids; set task.model=FOLDER"
+        )
     if "auto_map" in content:
         raise ConfigError(f"{folder}: config.json asks for code of the model's own, which Assay does not run")
     return found
@@ -118,25 +122,35 @@ def contents(folder: Path) -> str:
 
 
 def weights(folder: Path) -> nn.Module:
-    """A causal language model in float32. ConfigError without safetensors."""
+    """A causal language model in float32. ConfigError without safetensors, with some of them alone, or with what is not finite."""
     from transformers import AutoModelForCausalLM
 
     config = copy.deepcopy(settings(folder))  # a model changes its own
     try:
-        net: nn.Module = AutoModelForCausalLM.from_pretrained(
+        net, found = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{folder} holds no safetensors weights of a causal language model ({str(error).splitlines()[0]}); "
             "convert them where you trust them: model.save_pretrained(FOLDER)"
         ) from None
-    return net
+    if found["missing_keys"]:
+        raise ConfigError(
+            f"{folder}: the safetensors files lack {len(found['missing_keys'])} weights of the model, {min(found['missing_keys'])} "
+            "among them, which would be drawn at random; fetch them again"
+        )
+    model: nn.Module = net
+    bad = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+    if bad is not None:
+        raise ConfigError(f"{folder} holds NaN or infinite values in {bad}; expected finite weights")
+    return model
 
 
 def untrained(folder: Path, seed: int) -> nn.Module:

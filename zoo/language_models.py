@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from ..core.errors import ConfigError
@@ -50,7 +50,7 @@ class Gpt2(Causal):
     width: Annotated[int, Ge(8)] = 128
     depth: Annotated[int, Ge(1)] = 2
     heads: Annotated[int, Ge(1)] = 4
-    dropout: Annotated[float, Ge(0)] = 0.0
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from ..core.contracts import Configured
@@ -162,7 +162,7 @@ class VitTiny(Architecture):
     width: Annotated[int, Ge(8)] = 64
     depth: Annotated[int, Ge(1)] = 4
     heads: Annotated[int, Ge(1)] = 4
-    dropout: Annotated[float, Ge(0)] = 0.0
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     init: Annotated[float, Gt(0)] = 0.02
 
     def __post_init__(self) -> None:

@@ -28,13 +28,12 @@ def abstract_images(count: int, shape: tuple[int, ...]) -> Tensor:
     return (picture * 255).round().to(torch.uint8)
 
 
-def unrelated(task: Task, count: int, source: int | None = None) -> Tensor:
-    """(count, *task.shape) uint8 of another data set: scikit-learn's digits, of class `source` alone if given, enlarged and in
-    every channel; for digits themselves the abstract pictures, which have no classes. Repeated when there are too few."""
+def unrelated(task: Task, count: int) -> Tensor:
+    """(count, *task.shape) uint8 of another data set: scikit-learn's digits, enlarged and in every channel; for digits
+    themselves the abstract pictures. Repeated when there are too few."""
     if task.name == "digits":
         return abstract_images(count, task.shape)
     digits = data.digits()
-    chosen = digits.inputs if source is None else digits.inputs[digits.targets == source]
-    chosen = chosen[torch.arange(count) % len(chosen)]
+    chosen = digits.inputs[torch.arange(count) % len(digits)]
     sized = functional.interpolate(chosen, size=task.shape[1:], mode="bilinear", align_corners=False)
     return (sized.clamp(0, 1).expand(-1, *task.shape) * 255).round().to(torch.uint8)

@@ -4,6 +4,7 @@ Where no test split is published (digits) the seed draws it too; elsewhere the p
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -12,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import nn
 
 from ..core.contracts import Configured, Recipe, Task
+from ..core.errors import ConfigError
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from . import data
@@ -46,7 +48,10 @@ class Source(Configured, ABC):
         """A new, untrained model of an architecture for this task, by seed."""
 
     def load(self, architecture: Architecture, seed: int) -> Task:
-        return self.task(architecture, seed, *self.splits(seed))
+        """ConfigError when nothing is left for one of the parts."""
+        parts = self.splits(seed)
+        expect_all(*parts)
+        return self.task(architecture, seed, *parts)
 
     def task(
         self, architecture: Architecture, seed: int, owner: Examples, attacker: Examples, test: Examples
@@ -105,6 +110,15 @@ class Pictures(Classified):
         order = order[: self.limit or None]
         held = round(len(order) * self.attacker_share)
         return train.take(order[held:]), train.take(order[:held]), test
+
+
+def expect_all(owner: Sized, attacker: Sized, test: Sized) -> None:
+    """An accuracy on nothing is no number."""
+    if not (len(owner) and len(attacker) and len(test)):
+        raise ConfigError(
+            f"the split leaves {len(owner)} examples to the owner, {len(attacker)} to the attacker and {len(test)} to the test, "
+            "expected some for each; set task.limit, task.attacker_share or task.test_share"
+        )
 
 
 def generator(seed: int, *names: str) -> torch.Generator:

@@ -16,7 +16,7 @@ from ..core.examples import Examples
 from .corpora import GENRES, Corpus, documents
 from .language_models import Causal
 from .models import Architecture, Shape
-from .tasks import Classified, Source, generator
+from .tasks import Classified, Source, expect_all, generator
 from .tokens import BYTES, Tokens, learned
 
 JUDGES = 0.25
@@ -111,7 +111,9 @@ def split(source: Source, documents_D: Tensor, test_share: float, seed: int) -> 
     order = documents_D[torch.randperm(len(documents_D), generator=generator(seed, source.name, "split"))]
     test = round(len(order) * test_share)
     attacker = test + round((len(order) - test) * source.attacker_share)
-    return order[attacker:], order[test:attacker], order[:test]
+    parts = order[attacker:], order[test:attacker], order[:test]
+    expect_all(*parts)
+    return parts
 
 
 def limits(source: Source) -> tuple[int | None, int | None]:

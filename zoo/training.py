@@ -73,10 +73,12 @@ class Hardware(Configured):
     progress: bool = True
 
     def check(self) -> None:
-        """Raises ConfigError when the device is not there; sets the thread count."""
+        """Raises ConfigError when the device is not there, or has not the precision; sets the thread count."""
         available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not available[self.device]:
             raise ConfigError(f"trainer.device={self.device} is not available here; use trainer=cpu")
+        if self.device == "cpu" and self.precision == "16-mixed":
+            raise ConfigError("a CPU has no mixed training in float16; set trainer.precision=bf16-mixed")
         torch.set_num_threads(self.threads)
 
 
