@@ -76,9 +76,9 @@ def test_targets_are_the_ids_that_follow() -> None:
     assert torch.equal(task.owner.inputs[:, 1:], task.owner.targets[:, :-1])
     assert torch.equal(task.owner.inputs[1:, 0], task.owner.targets[:-1, -1])
     assert (task.shape, task.classes, len(task.test)) == ((32,), 400, 8)
-    small, least = (replace(TOPICS, limit=limit).load(GPT2, 0) for limit in (20, 2))
+    small, least = (replace(TOPICS, limit=limit).load(GPT2, 0) for limit in (20, 3))
     assert (len(small.owner), len(small.attacker)) == (16, 4)
-    assert (len(least.owner), len(least.attacker)) == (2, 0)
+    assert (len(least.owner), len(least.attacker)) == (2, 1)
     assert torch.equal(small.owner.inputs, task.owner.inputs[:16])
 
 
