@@ -58,13 +58,15 @@ def stored(runs: Path, trial: Spec, status: str = "ok", seconds: float = 10.0) -
     head = {"id": trial.id, "choices": trial.choices, "seed": trial.config["seed"], "overrides": []}
     facts = {"config": trial.config, "status": status, "reason": None if status == "ok" else "why"}
     more = {"finished": "2026-11-26T01:00:00+00:00", "spent": {"seconds": seconds}}
-    measured = {
+    measured: dict[str, Any] = {
         "owner": {"unmarked_accuracy": 1.0, "embedding_seconds": 1.0},
         "controls": {},
-        "nulls": {},
-        "curve": [],
+        "nulls": {"independent_models": [], "random_keys": []},
     }
-    evidence = dict.fromkeys(("accuracy", "statistic", "log10_p", "detected", "fpr"), 0)
+    evidence = {**dict.fromkeys(("accuracy", "statistic", "log10_p", "fpr"), 0), "detected": False}
+    nothing = dict.fromkeys(("trials", "random_keys", "independent_models"))
+    cost = dict.fromkeys(("seconds", "queries", "examples", "steps"), 0)
+    measured["curve"] = [{**evidence, **nothing, "strength": 0, "agreement": 1, "cost": cost}]
     Store(runs / "records").write({**head, **facts, **more, **measured, "marked": evidence})
 
 
