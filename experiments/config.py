@@ -47,7 +47,7 @@ class Spec:
     @property
     def anew(self) -> bool:
         """Whether it runs although its record exists: it is forced to, or its models are to be kept, which no record holds."""
-        return bool(self.config["force"]) or self.config.get("save") is not None
+        return bool(self.config["force"]) or self.config["save"] is not None
 
     @property
     def records(self) -> Path:

@@ -5,7 +5,7 @@ Models and keys that do not depend on the attack are scored once for all trials 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,9 @@ from .people import Owner, scheme_of
 from .population import kinds, population
 from .trial import Kind, Trial
 
+OF_MODELS = ("independent_models", "rivals")
+"""Sources of a p-value that holds for suspects like the null models."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -39,6 +42,8 @@ class Matrix:
     """Of the null models, whose rows follow the marked model's; the surrogates' follow them."""
     valid: Sequence[str]
     fpr: float
+    elsewhere: bool = False
+    """Whether the surrogates have another architecture than the null models, which then are no null for them."""
 
     UNMARKED, RIVAL, MARKED, NULLS = 0, 1, 2, 3
 
@@ -75,6 +80,7 @@ class Matrix:
             kinds=kinds(trial),
             valid=scheme.nulls,
             fpr=trial.settings.verification.fpr,
+            elsewhere=elsewhere(trial),
         )
 
     @property
@@ -99,7 +105,10 @@ class Matrix:
         nobodys, rivals = (
             self.scores.extremity_MK[rows, key].tolist() for rows in (self.nobodys, self.rivals)
         )
-        return weigh(self.scores, row, key, self.randoms, nobodys, self.valid, self.fpr, deposits, rivals)
+        found = weigh(self.scores, row, key, self.randoms, nobodys, self.valid, self.fpr, deposits, rivals)
+        if self.elsewhere and row >= self.surrogate(0) and found.source in OF_MODELS:
+            return replace(found, source="none", log10_p=0.0, detected=None)
+        return found
 
     def summary(self) -> dict[str, Any]:
         """The null scores themselves: the owner's key on each null model, each random key on the marked model."""
@@ -142,6 +151,13 @@ def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key])
         "keys": [key.fingerprint for key in keys[:2]],
     }
     return trial.cache.scores(config, code_digest(type(scheme), Matrix), lambda: scheme.score(known(), keys))
+
+
+def elsewhere(trial: Trial) -> bool:
+    """Whether the thief trains another architecture than the victim's, also as a stage of his attack."""
+    stages = (trial.attack, *getattr(trial.attack, "stages", {}).values())
+    students = [student for stage in stages if (student := getattr(stage, "student", None)) is not None]
+    return any(student != trial.settings.model for student in students)
 
 
 def finite(values: Any) -> list[float | None]:

@@ -39,7 +39,8 @@ def spec(runs: Path, attack: str, seed: int = 0) -> Spec:
         "deployment": "open",
         "attack": attack,
     }
-    config = {"seed": seed, "attack": {"shares": [0.1, 0.9]}, "trainer": {"progress": False}, "force": False}
+    config = {"seed": seed, "attack": {"shares": [0.1, 0.9]}, "trainer": {"progress": False}}
+    config |= {"force": False, "save": None}
     return Spec(choices, {**config, "paths": {"runs": str(runs)}}, ["watermark.bits=8"])
 
 

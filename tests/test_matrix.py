@@ -9,7 +9,7 @@ from assay.core.examples import Ledger
 from assay.core.scores import Scores
 from assay.core.suspects import Suspects
 from assay.experiments.api import build
-from assay.experiments.matrix import Matrix, calibrated
+from assay.experiments.matrix import Matrix, calibrated, elsewhere
 from assay.experiments.trial import Kind
 
 
@@ -43,3 +43,23 @@ def test_a_key_is_weighed_against_its_own_null_scores() -> None:
     nulls = [(one.independent_models, one.rivals) for one in (mine, his)]
     counts = [[(n.count, n.exceed, n.highest) for n in pair if n is not None] for pair in nulls]
     assert counts == [[(2, 0, 3.0), (1, 0, 2.0)], [(2, 2, 7.0), (1, 0, 1.0)]]
+
+
+@pytest.mark.parametrize(("student", "apart"), [("mlp", True), ("cnn_small", False)])
+def test_null_models_are_no_null_for_another_architecture(student: str, apart: bool) -> None:
+    """Of 24 independent mlps 4 hit an ewe key of digits oftener than all 99 null models of cnn_small do."""
+    trial = build("attack=extract", f"+model@attack.student={student}", "deployment=api_label")
+    assert elsewhere(trial) is apart
+    kinds: list[Kind] = ["other_seed"] * 99
+    scores = Scores(np.array([[0.0, 0.0, 200.0, *range(99), 100.0]]).T, "cosine")
+    found = Matrix(scores, [], range(0), {}, kinds, ("independent_models",), 0.01, apart)
+    marked, stolen = found.weigh(Matrix.MARKED), found.weigh(found.surrogate(0))
+    assert marked.detected
+    assert (stolen.detected, stolen.log10_p) == ((None, 0.0) if apart else (True, pytest.approx(-2)))
+    assert stolen.independent_models is not None, "what it was compared with is still shown"
+
+
+def test_an_exact_law_holds_for_any_architecture() -> None:
+    scores = Scores(np.array([[0.0, 0.0, 9.0, 9.0]]).T, "hits", 9, np.full((4, 1), -9.0))
+    found = Matrix(scores, [], range(0), {}, [], (), 0.01, True)
+    assert found.weigh(found.surrogate(0)).detected
