@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_attack import own_attack
 from safetensors.torch import load_file, save_file
 
 from assay.experiments.cli import main
@@ -233,31 +234,11 @@ def test_wandb_cannot_harm_a_record(runs: Path) -> None:
 def test_a_failing_trial_exits_1_and_the_others_go_on(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = tmp_path / "mine"
-    (mine / "attack").mkdir(parents=True)
-    (mine / "attack" / "broken.yaml").write_text("_target_: broken_user_module.Broken\n")
-    (mine / "broken_user_module.py").write_text(BROKEN)
-    assert main(["run", "--config-dir", str(mine), *TINY, "-m", "attack=broken,none"]) == 1
+    own_attack(tmp_path, "broken", "raise RuntimeError('no luck')")
+    assert main(["run", "--config-dir", str(tmp_path), *TINY, "-m", "attack=broken,none"]) == 1
     statuses = {record["choices"]["attack"]: record["status"] for record in Store(runs / "records")}
     assert statuses == {"broken": "failed", "none": "ok"}
     assert "RuntimeError: no luck" in capsys.readouterr().out
-
-
-BROKEN = """
-from dataclasses import dataclass
-from assay.core.theft import Attack
-
-@dataclass(frozen=True)
-class Broken(Attack):
-    needs = "weights"
-    data = "none"
-    axis = "none"
-    paper = "none"
-
-    def __call__(self, access, adversary):
-        raise RuntimeError("no luck")
-        yield
-"""
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_attack import own_attack
 
 from assay.core.errors import ConfigError
 from assay.core.secret import Secret
@@ -187,32 +188,13 @@ def test_a_trial_whose_models_are_to_be_kept_runs_again(runs: Path, tmp_path: Pa
     assert [plain.anew, kept.anew, spec(runs, "force=true").anew] == [False, True, True]
 
 
-SLEEPER = """
-import os, pathlib, time
-from dataclasses import dataclass
-from assay.core.theft import Attack
-
-@dataclass(frozen=True)
-class Sleeper(Attack):
-    needs = "weights"
-    data = "none"
-    axis = "none"
-    paper = "none"
-
-    def __call__(self, access, adversary):
-        pathlib.Path(__file__).with_suffix(".pid").write_text(str(os.getpid()))
-        time.sleep(600)
-        yield
-"""
-
-
 @pytest.mark.slow
 def test_a_trial_ends_with_the_process_that_waits_for_it(runs: Path, tmp_path: Path) -> None:
     """A worker that is killed leaves no trial behind, which would run beside its second try."""
-    (tmp_path / "attack").mkdir()
-    (tmp_path / "attack" / "sleeper.yaml").write_text("_target_: sleeper_user_module.Sleeper\n")
-    (tmp_path / "sleeper_user_module.py").write_text(SLEEPER)
-    written = tmp_path / "sleeper_user_module.pid"
+    written = tmp_path / "pid"
+    own_attack(
+        tmp_path, "sleeper", f"pathlib.Path({str(written)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
     words = ["run", "--config-dir", str(tmp_path), *TINY, "verification.null_models=0", "attack=sleeper"]
     parent = subprocess.Popen([sys.executable, "-m", "assay.experiments.cli", *words], cwd=tmp_path)
     wait_until(lambda: written.is_file() and bool(written.read_text()))
@@ -278,11 +260,8 @@ def test_a_setting_that_only_the_data_shows_to_be_wrong_is_refused(runs: Path) -
 @pytest.mark.xdist_group("forkserver")
 def test_a_trial_that_dies_hard_loses_only_itself(runs: Path, tmp_path: Path) -> None:
     """A user's scheme, brought by --config-dir, kills its process; the trial beside it is unharmed."""
-    mine = tmp_path / "mine"
-    (mine / "attack").mkdir(parents=True)
-    (mine / "attack" / "deadly.yaml").write_text("_target_: deadly_user_module.Deadly\n")
-    (mine / "deadly_user_module.py").write_text(DEADLY)
-    with composer(str(mine)) as compose:
+    own_attack(tmp_path, "deadly", "os.kill(os.getpid(), signal.SIGKILL)")
+    with composer(str(tmp_path)) as compose:
         specs = [compose([*TINY, f"paths.runs={runs}", f"attack={name}"]) for name in ("deadly", "none")]
     found: dict[str, dict[str, Any]] = {}
     isolate.isolated(specs, 1, lambda s, record: found.__setitem__(s.choices["attack"], record))
@@ -292,24 +271,6 @@ def test_a_trial_that_dies_hard_loses_only_itself(runs: Path, tmp_path: Path) ->
     stored = Store(runs / "records").read(specs[0].id)
     assert stored is not None
     assert stored["status"] == "failed"
-
-
-DEADLY = """
-import os, signal
-from dataclasses import dataclass
-from assay.core.theft import Attack
-
-@dataclass(frozen=True)
-class Deadly(Attack):
-    needs = "weights"
-    data = "none"
-    axis = "none"
-    paper = "none"
-
-    def __call__(self, access, adversary):
-        os.kill(os.getpid(), signal.SIGKILL)
-        yield
-"""
 
 
 @pytest.mark.slow
