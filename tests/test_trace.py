@@ -274,5 +274,6 @@ def test_a_registry_needs_a_folder(tmp_path: Path) -> None:
 def test_two_who_begin_a_registry_at_once_ask_the_same_probes(tmp_path: Path) -> None:
     trial = api.build("task=digits", "watermark=none")
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: probes_of(tmp_path, trial, True)[0], range(8)))
-    assert all(one is not None and torch.equal(one, found[0]) for one in found)
+        first, *others = pool.map(lambda _: probes_of(tmp_path, trial, True)[0], range(8))
+    assert first is not None
+    assert all(one is not None and torch.equal(one, first) for one in others)

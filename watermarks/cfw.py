@@ -13,7 +13,7 @@ trainings. Suffixes: N examples, C classes, T marks of a batch, A axes, G pictur
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class Cfw(TargetMark):
         fresh = task.fresh(None)
         last = fresh.get_submodule(head(fresh))
         assert isinstance(last, nn.Linear)
-        row = nn.utils.skip_init(nn.Linear, last.in_features, 1)
+        row: Any = nn.utils.skip_init(nn.Linear, last.in_features, 1)
         nn.init.zeros_(row.weight)
         nn.init.zeros_(row.bias)
 

@@ -127,7 +127,7 @@ def weights(folder: Path) -> nn.Module:
 
     config = copy.deepcopy(settings(folder))  # a model changes its own
     try:
-        net, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -141,6 +141,7 @@ def weights(folder: Path) -> nn.Module:
             f"{folder} holds no safetensors weights of a causal language model ({str(error).splitlines()[0]}); "
             "convert them where you trust them: model.save_pretrained(FOLDER)"
         ) from None
+    net, found = loaded
     if found["missing_keys"]:
         raise ConfigError(
             f"{folder}: the safetensors files lack {len(found['missing_keys'])} weights of the model, {min(found['missing_keys'])} "
