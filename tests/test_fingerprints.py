@@ -363,9 +363,9 @@ class Careless(ScoreFingerprint):
 def test_answers_that_are_no_numbers_are_no_evidence() -> None:
     """A suspect that answers NaN is unreadable, whatever the distance makes of it."""
     inputs = torch.rand(3, 1, 2, 2)
-    broken = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    whole = copy.deepcopy(broken)
-    broken[1].weight.data[0, 0] = float("nan")
+    whole = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    broken = copy.deepcopy(whole)
+    next(broken.parameters()).data[0, 0] = float("nan")
     key = AnswerKey(Secret.simulated(1), inputs, scores_of(whole, inputs))
     found = Careless(queries=3).score(Suspects([whole, broken]), [key]).statistic_MK[:, 0]
     assert found[0] == 0
