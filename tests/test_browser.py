@@ -268,6 +268,7 @@ def test_schemes_are_compared_in_pairs_by_pointer_and_by_keyboard(browser: Brows
     tab.locator("#wins-section").wait_for(state="hidden")  # a scheme alone has nobody to be compared with
     tab.goto((tmp_path / "board.html").as_uri() + "#scheme=lost")
     tab.locator("#view summary", has_text="that beats it most often").click()
+    tab.locator("#view .sortable tbody tr").nth(1).wait_for()  # drawn when the browser says that it is open
     assert tab.locator("#view .sortable tbody tr").count() == 2
     tab.close()
 
