@@ -67,9 +67,9 @@ class Met(Resemblance):
     """25 in the paper."""
     prompt: Annotated[int, Ge(1)] = 16
     """Ids of each."""
-    completions: Annotated[int, Ge(2)] = 16
-    """Of each prompt; 10 in the paper."""
-    tokens: Annotated[int, Ge(1)] = 16
+    completions: Annotated[int, Ge(2)] = 64
+    """Of each prompt; 10 in the paper. Their number is what makes a copy the nearest: two draws of one model differ by less."""
+    tokens: Annotated[int, Ge(1)] = 8
     """Ids of a completion; 50 in the paper. Places far from the prompt tell models of one corpus apart less."""
     temperature: Annotated[float, Gt(0)] = 1.0
     """At which completions are drawn."""
