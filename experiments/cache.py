@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.key import Key
 from ..core.scores import Scores
@@ -159,6 +159,18 @@ class Cache:
             return read(path)
 
         return self.kept("scores", config, code, read, write)
+
+    def answers(self, config: dict[str, Any], code: str, make: Callable[[], Tensor]) -> Tensor:
+        """Labels or texts of a model."""
+
+        def read(path: Path) -> Tensor:
+            return load_tensors(path, "answers")[0]["answers"]
+
+        def write(path: Path, identity: dict[str, Any]) -> Tensor:
+            save_tensors(path, "answers", {"answers": make()}, {"identity": identity})
+            return read(path)
+
+        return self.kept("answers", config, code, read, write)
 
     def facts(self, config: dict[str, Any], code: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured of a model and is the same for every trial."""

@@ -21,6 +21,7 @@ from ..deployments.monitors import Monitor, Watch
 from ..deployments.thief import Thief
 from ..kernels.row_labels import row_labels
 from ..zoo.files import load_tensors, save_tensors
+from .author import author
 from .cache import code_digest
 from .people import Owner, scheme_of
 from .trial import Trial
@@ -104,7 +105,7 @@ def exposed(trial: Trial, mine: Owner) -> Thief:
     def answer(inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
         return scheme.answer(mine.key, inputs, scores, ledger)
 
-    thief = Exposure(trial, mine.marked, mine.key.fingerprint).thief()
+    thief = Exposure(trial, author(trial, mine), mine.key.fingerprint).thief()
     thief.gateway.answer = answer if scheme.answers else None
     return thief
 

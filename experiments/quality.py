@@ -36,15 +36,19 @@ def judge(trial: Trial, wait: bool = True) -> nn.Module | None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What models answer on one split, each asked once; who edits texts reads as the source of them does."""
+    """What models answer on one split, each asked once; who edits texts reads as the source of them does, an API's author as its
+    marked model."""
 
     data: Examples
     device: str
     known: dict[nn.Module, Tensor] = field(default_factory=dict)
 
     def labels(self, model: nn.Module) -> Tensor:
-        reader = getattr(model, "source", None)
-        reader = reader if isinstance(reader, nn.Module) else model
+        reader = model
+        while below := [
+            m for n in ("source", "marked") if isinstance(m := getattr(reader, n, None), nn.Module)
+        ]:
+            reader = below[0]
         if reader not in self.known:
             self.known[reader] = Suspects([reader], self.device).labels(self.data.inputs)[0]
         return self.known[reader]

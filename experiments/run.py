@@ -19,6 +19,7 @@ from ..core.theft import Surrogate
 from ..watermarks.llm.sampling import SamplingMark
 from ..zoo.files import load_tensors, save_key, save_model
 from .ahead import ahead
+from .author import answers
 from .cache import code_digest
 from .catalogue import declared
 from .environment import environment
@@ -59,8 +60,7 @@ def run(trial: Trial) -> dict[str, Any]:
     matrix = Matrix.measured(trial, mine, rival, surrogates, access.ledger)
     if trial.settings.save is not None:
         export(trial, Path(trial.settings.save), mine, matrix.keys[0], surrogates)
-    test = Answers(trial.task.test, trial.hardware.device)
-    his = Answers(labelled(trial), trial.hardware.device)
+    test, his = answers(trial, mine, trial.task.test), answers(trial, mine, labelled(trial))
     curve = untimed(trial, [point(trial, mine, s, matrix, i, test, his) for i, s in enumerate(surrogates)])
     told = deployed(trial, mine, access, curve)
     return {

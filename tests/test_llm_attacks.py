@@ -3,7 +3,6 @@
 The model is not trained: what an attack must hold does not depend on what the model has learnt.
 """
 
-import copy
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -18,7 +17,7 @@ from assay.attacks.llm.distill import divergence, most_likely
 from assay.attacks.llm.imitate import UNSEEN, Imitate, lessons
 from assay.attacks.llm.paraphrase import Redrawn
 from assay.attacks.llm.permute import Permute
-from assay.attacks.llm.reseller import Edited, Edits, Remembered
+from assay.attacks.llm.reseller import Edited, Edits
 from assay.attacks.llm.rewrite import Retold, tokens_of
 from assay.attacks.llm.spoof import Favoured, learnt
 from assay.core.contracts import Grant
@@ -153,27 +152,6 @@ def test_share_0_leaves_the_text_and_another_seed_edits_elsewhere(name: str) -> 
     assert written(edited).shape[1] <= TOKENS
     inputs = trial("none").task.test.inputs[:2]
     assert torch.equal(logits(edited, inputs), logits(victim(), inputs))
-
-
-def test_a_remembered_author_writes_once_what_begins_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    author, prompts = copy.deepcopy(victim()), trial("none").task.test.inputs[:2, :8]
-    longer, other = author.write(prompts, 3 * TOKENS, 1), author.write(prompts, TOKENS, 2)  # type: ignore[operator]
-    assert longer.shape[1] + prompts.shape[1] > 32  # the context
-    remembered = Remembered(author)
-    asked: list[int] = []
-    write = author.write
-
-    def counted(prompts_NP: Tensor, tokens: int, *rest: Any) -> Tensor:
-        asked.append(tokens)
-        found: Tensor = write(prompts_NP, tokens, *rest)  # type: ignore[operator]
-        return found
-
-    monkeypatch.setattr(author, "write", counted)
-    assert torch.equal(remembered.write(prompts, TOKENS, 1), longer[:, :TOKENS])
-    assert torch.equal(remembered.write(prompts, 3 * TOKENS, 1), longer)
-    assert torch.equal(remembered.write(prompts, TOKENS, 1), longer[:, :TOKENS])
-    assert torch.equal(remembered.write(prompts, TOKENS, 2), other)
-    assert asked == [TOKENS, 3 * TOKENS, TOKENS]
 
 
 def test_a_reseller_of_pictures_has_no_words() -> None:

@@ -24,6 +24,7 @@ from assay.experiments.people import owner
 from assay.experiments.quality import Answers
 from assay.experiments.suite import chosen
 from assay.watermarks.deepsigns import ActivationKey
+from assay.zoo.language import LanguageModel
 from assay.zoo.quality import quality
 
 TOY = (
@@ -86,6 +87,33 @@ def test_the_owner_s_models_are_judged_once_for_all_attacks(
     assert one["marked"]["quality"]["perplexity"] == pytest.approx(one["curve"][0]["quality"]["perplexity"])
 
 
+def test_the_marked_model_s_texts_and_labels_are_written_once_for_all_attacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*TOY, "watermark=llm/kgw", "watermark.texts=2", "watermark.tokens=20", "deployment=api_text")
+    asked: list[int] = []
+    write = LanguageModel.write
+
+    def counted(model: LanguageModel, prompts_NP: torch.Tensor, *rest: Any) -> torch.Tensor:
+        asked.append(len(prompts_NP))
+        return write(model, prompts_NP, *rest)
+
+    def curve(runs: Path, *more: str) -> list[dict[str, Any]]:
+        asked.clear()
+        record = build(*words, *more, f"paths.runs={runs}", f"paths.cache={runs}/cache").run()
+        return [{**point, "cost": None} for point in record["curve"]]
+
+    monkeypatch.setattr(LanguageModel, "write", counted)
+    curve(tmp_path / "one", "attack=llm/none")
+    assert asked
+    again = curve(tmp_path / "one", "attack=llm/swap")
+    assert not asked
+    assert curve(tmp_path / "other", "attack=llm/swap") == again
+    assert asked
+    curve(tmp_path / "one", "attack=llm/swap", "watermark.delta=4.0")
+    assert asked
+
+
 def test_answers_are_asked_for_once_and_an_editor_s_are_his_source_s() -> None:
     asked: list[int] = []
 
@@ -96,7 +124,8 @@ def test_answers_are_asked_for_once_and_an_editor_s_are_his_source_s() -> None:
 
     one, other = Own(), Own()
     editor = torch.nn.Sequential()
-    editor.source = one
+    editor.source = torch.nn.Sequential()
+    editor.source.marked = one
     data = Examples(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1, 0, 1]))
     answers = Answers(data, "cpu")
     assert [answers.accuracy(m) for m in (one, editor, one, other)] == [pytest.approx(2 / 3)] * 4

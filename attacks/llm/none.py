@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...core.theft import Access, Adversary, Attack, Surrogate
-from .reseller import Remembered
 
 
 @dataclass(frozen=True)
@@ -15,4 +14,4 @@ class NoEdit(Attack):
     paper = "none"
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        yield Surrogate(0.0, Remembered(access.author()).eval())
+        yield Surrogate(0.0, access.author())

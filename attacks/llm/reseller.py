@@ -22,28 +22,6 @@ class Edit(Protocol):
         ...
 
 
-class Remembered(nn.Module):
-    """A writer who writes no text twice: equal prompts and seeds give equal texts, and a shorter one begins the longer one."""
-
-    def __init__(self, author: nn.Module) -> None:
-        super().__init__()
-        self.author = author
-        self.known: dict[tuple[object, ...], Tensor] = {}
-
-    def forward(self, ids_NT: Tensor) -> Tensor:
-        logits_NVT: Tensor = self.author(ids_NT)
-        return logits_NVT
-
-    def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
-        """(N, tokens) int64."""
-        asked = (prompts_NP.cpu().numpy().tobytes(), *prompts_NP.shape, seed, temperature)
-        found = self.known.get(asked)
-        if found is None or found.shape[1] < tokens:
-            found = self.author.write(prompts_NP, tokens, seed, temperature)  # type: ignore[operator]
-            self.known[asked] = found
-        return found[:, :tokens].clone()
-
-
 class Edited(nn.Module):
     """Writes what `source` writes, edited; `forward` is the source's, which only the benchmark asks. The edit draws from the texts'
     seed and the thief's, so equal seeds give equal texts. longer: so many times the ids are asked for as are wanted, for edits
@@ -83,7 +61,7 @@ class Edits(Attack):
         """The edit of this author's texts."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        author = Remembered(access.author())
+        author = access.author()
         edit = self.edit(author, adversary)
         for share in sorted(self.shares):
             edited = Edited(author, edit, share, adversary.seed, self.longer)
