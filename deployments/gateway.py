@@ -61,6 +61,8 @@ class Gateway:
     answer: Answer | None = None
     guard: Guard = field(default_factory=Guard)
     book: Book = field(default_factory=Book)
+    writer: nn.Module | None = None
+    """Who writes what surrogates pass on; None: a copy of the model."""
     queries: int = field(default=0, init=False)
     ledger: Ledger = field(default_factory=Ledger, init=False)
     _watchers: dict[str, tuple[int, Watcher]] = field(default_factory=dict, init=False, repr=False)
@@ -87,9 +89,9 @@ class Gateway:
         return self.by(ANYONE).texts(prompts_NP, tokens, temperature)
 
     def author(self) -> nn.Module:
-        """A copy that writes as the API does, for the trial alone: the thief's surrogates pass its texts on."""
+        """Who writes as the API does, for the trial alone: the thief's surrogates pass his texts on."""
         self.require("texts")
-        return copy.deepcopy(self.model).eval()
+        return copy.deepcopy(self.model).eval() if self.writer is None else self.writer
 
     def query(
         self,

@@ -20,15 +20,13 @@ Kept = Callable[[dict[str, Any], Callable[[], Tensor]], Tensor]
 
 
 class Author(nn.Module):
-    """The marked model behind an API of texts, who writes no text twice: equal prompts, lengths, seeds and temperatures give the
-    text that is kept. `marked` is the model, `forward` its own."""
+    """The marked model for those who pass its texts on, who writes no text twice: equal prompts, lengths, seeds and temperatures
+    give the text that is kept. `marked` is the model, `forward` its own. What a thief asks, to learn from it, is written for him
+    each time: it is part of what his theft takes."""
 
     def __init__(self, marked: nn.Module, kept: Kept) -> None:
         super().__init__()
         self.marked, self.kept = marked, kept
-
-    def __deepcopy__(self, _: dict[int, Any]) -> "Author":
-        return self  # who has only texts changes nothing here
 
     def forward(self, ids_NT: Tensor) -> Tensor:
         logits_NVT: Tensor = self.marked(ids_NT)
@@ -41,10 +39,9 @@ class Author(nn.Module):
         return found.to(prompts_NP.device)
 
 
-def author(trial: Trial, mine: Owner) -> nn.Module:
-    """Who answers a thief: the marked model itself where it writes nothing, or where he asks for more than texts."""
-    asked = trial.attack.needs == "texts" and isinstance(mine.marked, Writer)
-    return Author(mine.marked, kept(trial, mine)) if asked else mine.marked
+def author(trial: Trial, mine: Owner) -> Author | None:
+    """None for a model that writes nothing."""
+    return Author(mine.marked, kept(trial, mine)) if isinstance(mine.marked, Writer) else None
 
 
 def answers(trial: Trial, mine: Owner, data: Examples) -> Answers:

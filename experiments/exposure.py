@@ -105,7 +105,8 @@ def exposed(trial: Trial, mine: Owner) -> Thief:
     def answer(inputs: Tensor, scores: Tensor, ledger: Ledger) -> Tensor:
         return scheme.answer(mine.key, inputs, scores, ledger)
 
-    thief = Exposure(trial, author(trial, mine), mine.key.fingerprint).thief()
+    thief = Exposure(trial, mine.marked, mine.key.fingerprint).thief()
+    thief.gateway.writer = author(trial, mine)
     thief.gateway.answer = answer if scheme.answers else None
     return thief
 
