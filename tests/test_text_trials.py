@@ -15,6 +15,7 @@ from assay.core.texts import Quality
 from assay.deployments.gateway import Gateway
 from assay.experiments import quality as measure
 from assay.experiments.api import build
+from assay.experiments.author import Author
 from assay.experiments.catalogue import catalogue
 from assay.experiments.cli import main
 from assay.experiments.config import CONF, composer, importable, options
@@ -112,6 +113,17 @@ def test_the_marked_model_s_texts_and_labels_are_written_once_for_all_attacks(
     assert asked
     curve(tmp_path / "one", "attack=llm/swap", "watermark.delta=4.0")
     assert asked
+
+
+def test_who_changes_an_author_leaves_the_marked_model_as_it_is() -> None:
+    marked = torch.nn.Linear(2, 2)
+    before = marked.weight.detach().clone()
+    theirs = Author(marked, lambda _, make: make())
+    assert theirs.marked is marked
+    for parameter in theirs.parameters():
+        parameter.data.zero_()
+    assert torch.equal(marked.weight, before)
+    assert not theirs(torch.ones(1, 2)).any()
 
 
 def test_answers_are_asked_for_once_and_an_editor_s_are_his_source_s() -> None:
