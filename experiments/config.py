@@ -72,7 +72,10 @@ def spec_of(config: Any, choices: dict[str, Any], overrides: list[str]) -> Spec:
     named = {axis: str(choices.get(axis)) for axis in AXES}
     left_out = (*AXES, *UNIDENTIFYING, "seed", "trainer.progress")
     settings = [word for word in overrides if not word.startswith(("paths.", "tracking."))]
-    telling = sorted(word for word in settings if word.partition("=")[0] not in left_out)
+    last = {
+        word.partition("=")[0]: word for word in settings
+    }  # of a setting said twice, as a suite and its caller may
+    telling = sorted(word for name, word in last.items() if name not in left_out)
     return Spec(named, {str(name): value for name, value in plain.items()}, telling)
 
 

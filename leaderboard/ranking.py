@@ -41,7 +41,7 @@ def labelled(record: Record) -> Record:
     if "options" in record or not record.get("overrides"):
         return record
     named = dict(record["choices"])
-    for setting in record["overrides"]:
+    for setting in dict.fromkeys(record["overrides"]):  # a word said twice says no more
         # +defence@deployment.defences.noise=noise is a setting of the deployment
         axis, _, rest = setting.lstrip("+").rpartition("@")[2].partition(".")
         if axis in named:

@@ -24,6 +24,7 @@ from assay.experiments.own_key import check_shape
 from assay.experiments.people import owner
 from assay.experiments.quality import Answers
 from assay.experiments.suite import chosen
+from assay.leaderboard.ranking import labelled
 from assay.watermarks.deepsigns import ActivationKey
 from assay.zoo.language import LanguageModel
 from assay.zoo.quality import quality
@@ -319,3 +320,13 @@ def test_options_in_folders_are_listed_and_meant_only_where_no_other_is(sampling
     assert chosen("watermark", ["odd/sampling", "adi"], [CONF]) == ["odd/sampling", "adi"]
     with composer(sampling) as compose, pytest.raises(ConfigError, match="no watermark/odd called 'samplin'"):
         compose(["watermark=odd/samplin"])
+
+
+def test_a_setting_said_twice_stands_once_in_the_record() -> None:
+    words = ("verification.null_models=1", "verification.null_models=0", "watermark.tokens=20")
+    with composer() as compose:
+        spec = compose([*TOY, "watermark=llm/kgw", *words])
+    said = [word for word in spec.overrides if word.startswith("verification.null_models")]
+    assert said == ["verification.null_models=0"]
+    once, twice = ({"choices": spec.choices, "overrides": said * n} for n in (1, 2))
+    assert labelled(once)["choices"] == labelled(twice)["choices"]
