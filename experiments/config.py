@@ -72,9 +72,8 @@ def spec_of(config: Any, choices: dict[str, Any], overrides: list[str]) -> Spec:
     named = {axis: str(choices.get(axis)) for axis in AXES}
     left_out = (*AXES, *UNIDENTIFYING, "seed", "trainer.progress")
     settings = [word for word in overrides if not word.startswith(("paths.", "tracking."))]
-    last = {
-        word.partition("=")[0]: word for word in settings
-    }  # of a setting said twice, as a suite and its caller may
+    # Of a setting said twice, as by a suite and its caller, the last word counts.
+    last = {word.partition("=")[0]: word for word in settings}
     telling = sorted(word for name, word in last.items() if name not in left_out)
     return Spec(named, {str(name): value for name, value in plain.items()}, telling)
 
