@@ -156,11 +156,22 @@ def test_equal_scores_go_to_the_lowest_id(monkeypatch: pytest.MonkeyPatch, devic
     chosen_B = scores_BV.gather(1, found_B[:, None]).squeeze(1)
     assert (scores_BV.amax(1) - chosen_B < 1e-5).all()
     monkeypatch.setattr(
-        text_generation, "rows_of_words", lambda *_: [(slice(0, 2), torch.ones(2, 300).numpy())]
+        text_generation, "rows_of_words", lambda *_: [(slice(0, 2), np.ones((2, 300), dtype=np.uint32))]
     )
     flat_BV = torch.zeros(2, 300)
     flat_BV[:, :7] = NAN
     assert gumbel_argmax(flat_BV, windows_BH, keys_B, mark).tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(("size", "temperature"), [(20.0, 1.0), (1e6, 1.0), (3e38, 0.5), (1e-3, 50.0)])
+def test_scores_that_float32_cannot_tell_apart(size: float, temperature: float) -> None:
+    """All scores of a row alike but for the rounding of the logits: float64 decides, as in the definition."""
+    mark = TextMark(1000, 1)
+    windows_BH, keys_B, _ = drawn(1, 1000, rows=16)
+    noise_BV = -torch.log(-torch.log(uniforms(vocabulary_words(windows_BH, keys_B, mark))))
+    logits_BV = (size - temperature * noise_BV).float()
+    given = (logits_BV, windows_BH, keys_B, mark, temperature)
+    assert torch.equal(gumbel_argmax(*given), gumbel_argmax_reference(*given))
 
 
 def test_biases_keep_what_is_no_number(device: str) -> None:
