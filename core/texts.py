@@ -66,7 +66,9 @@ class Quality:
     rep_3: float
     distinct_2: float
     similarity: float | None = None
-    """With the unedited texts, of writers who edit."""
+    """With the unedited texts, of writers who edit: 1 - edit distance."""
+    semantic_similarity: float | None = None
+    """The same by what they mean: the cosine of sentence embeddings, where the encoder is installed (zoo/sentences.py)."""
 
 
 def repeated(texts_NT: Tensor, n: int) -> Tensor:

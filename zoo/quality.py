@@ -5,6 +5,7 @@ V vocabulary.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 from ..core.errors import NotApplicable
 from ..core.suspects import parts, texts
 from ..core.texts import Quality, distinct, rep, repeated, similarity
+from .sentences import semantic_similarity
 
 TEXTS, PROMPT = (
     64,
@@ -21,22 +23,36 @@ TEXTS, PROMPT = (
 
 
 def quality(
-    judge: nn.Module, suspect: nn.Module, windows_NT: Tensor, seed: int, device: str = "cpu"
+    judge: nn.Module,
+    suspect: nn.Module,
+    windows_NT: Tensor,
+    seed: int,
+    device: str = "cpu",
+    decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Quality:
-    """`suspect` continues the first PROMPT ids of TEXTS windows to their length. NotApplicable when it writes no texts."""
+    """`suspect` continues the first PROMPT ids of TEXTS windows to their length. NotApplicable when it writes no texts. decode: ids
+    as text, for what edits do to the meaning."""
     prompts_NP, tokens = windows_NT[:TEXTS, :PROMPT], windows_NT.shape[1] - PROMPT
     texts_NT = texts(suspect, prompts_NP, tokens, seed, device)
     if texts_NT.shape[1] < 3:
         raise NotApplicable(f"the suspect writes texts of {texts_NT.shape[1]} ids, which no judge can read")
     right_NT, loss_NT = judged(judge, prompts_NP, texts_NT, device)
     source = getattr(suspect, "source", None)  # of those who edit
-    unedited_NT = texts(source, prompts_NP, tokens, seed, device) if isinstance(source, nn.Module) else None
+    near = meaning = None
+    if isinstance(source, nn.Module):
+        unedited_NT = texts(source, prompts_NP, tokens, seed, device)
+        near = similarity(texts_NT, unedited_NT)
+        if decode is not None:
+            meaning = semantic_similarity(
+                *([decode(t) for t in each.tolist()] for each in (texts_NT, unedited_NT))
+            )
     return Quality(
         accuracy=float((right_NT & ~repeated(texts_NT, 3)).double().mean()),
         perplexity=math.exp(float(loss_NT.double().mean())),
         rep_3=rep(texts_NT, 3),
         distinct_2=distinct(texts_NT, 2),
-        similarity=None if unedited_NT is None else similarity(texts_NT, unedited_NT),
+        similarity=near,
+        semantic_similarity=meaning,
     )
 
 
