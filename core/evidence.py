@@ -24,7 +24,8 @@ class NullResult:
 @dataclass(frozen=True)
 class Evidence:
     """source: which p-value decides: binomial or another exact law, random_keys, independent_models, or none.
-    detected: None when the null is too small to decide at this false-positive rate (8 null models cannot support 1 %)."""
+    detected: None when the null is too small to decide at this false-positive rate (8 null models cannot support 1 %; none at all
+    decides nothing). A suspect that cannot be read is no evidence, and neither is one of a scheme without a valid null: False."""
 
     statistic: float | None
     unit: str
@@ -68,6 +69,11 @@ def weigh(
             results[name] = _against(null, found)
     source, log10_p = _deciding(scores, row, key, results)
     log10_p = _best(log10_p, deposits)
+    detected = _decide(log10_p, fpr, results.get(source), deposits)
+    if found == -np.inf:
+        detected = False
+    elif source == "none" and valid:
+        detected = None
     return Evidence(
         statistic=_finite(scores.statistic_MK[row, key]),
         unit=scores.unit,
@@ -75,7 +81,7 @@ def weigh(
         source=source,
         log10_p=log10_p,
         fpr=fpr,
-        detected=_decide(log10_p, fpr, results.get(source), deposits) if found > -np.inf else False,
+        detected=detected,
         random_keys=results.get("random_keys"),
         independent_models=results.get("independent_models"),
         rivals=results.get("rivals"),
