@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from ..core.contracts import Loss, Objective
+from ..core.errors import NotApplicable
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.theft import Access, Adversary, Attack, Surrogate
@@ -30,6 +31,18 @@ def within_budget(adversary: Adversary, pictures: Pictures = "own", count: int =
     generator = torch.Generator().manual_seed(seed_for(adversary.seed, "queries"))
     order = torch.randperm(len(inputs), generator=generator)
     return inputs[order[: affordable(adversary, len(order))]]
+
+
+def asked_once(adversary: Adversary) -> Tensor:
+    """The thief's inputs within his budget. NotApplicable for a budget above their number, which would only repeat the row of
+    a thief without a limit."""
+    count = len(adversary.data)
+    if adversary.queries is not None and adversary.queries > count:
+        raise NotApplicable(
+            f"the thief asks about each of his {count} inputs once, and a budget of {adversary.queries} limits nothing; "
+            f"set adversary.queries={count} or lower, or null"
+        )
+    return within_budget(adversary)
 
 
 def growing(inputs: Tensor, shares: Sequence[float], ask: Callable[[Tensor], Tensor]) -> Iterator[Examples]:
@@ -73,5 +86,5 @@ class Extract(Attack):
     """An architecture (+model@attack.student=mlp); None: the victim's."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        for data in growing(within_budget(adversary), self.shares, access.labels):
+        for data in growing(asked_once(adversary), self.shares, access.labels):
             yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs))

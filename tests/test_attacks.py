@@ -47,7 +47,7 @@ def poor(name: str) -> tuple[str, ...]:
         *(["attack.epochs=4"] if "epochs" in content else []),
         *(["attack.colluders=[2,3]"] if "colluders" in content else []),
     ]
-    return ("adversary.data=0.4", "adversary.queries=400", *short)
+    return ("adversary.data=0.4", "adversary.queries=100", *short)
 
 
 @cache
