@@ -133,7 +133,9 @@ def test_a_null_that_is_not_valid_for_the_scheme_is_ignored() -> None:
 
 def test_no_null_scores_are_no_null() -> None:
     found = judge(plain([[0.9]]))
-    assert (found.source, found.log10_p, found.detected) == ("none", 0.0, None), "nothing was measured against"
+    assert (found.source, found.log10_p, found.detected) == ("none", 0.0, None), (
+        "nothing was measured against"
+    )
     assert judge(plain([[-np.inf]])).detected is False, "nothing could be read"
     assert judge(plain([[0.9]]), [0.1] * 99).source == "independent_models"
 

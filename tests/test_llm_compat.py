@@ -14,7 +14,7 @@ from assay.watermarks.llm.compat_kgw import TransformersKgw, greens_log10_p
 from assay.watermarks.llm.compat_synthid import TransformersSynthId, absorbed
 from assay.watermarks.llm.compat_vllm import VllmGumbel, derived
 from assay.watermarks.llm.corpus import Texts
-from assay.watermarks.llm.permutation import among_first
+from assay.watermarks.llm.permutation import Lists, first_places
 
 transformers = pytest.importorskip("transformers")
 V, TOKENS, KEY = 211, 40, 15_485_863
@@ -48,7 +48,23 @@ def generated(marking: Any) -> Tensor:
 def test_the_first_of_a_permutation_are_torchs(seed: int, vocabulary: int, first: int) -> None:
     order = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(seed))
     ids = list(range(min(vocabulary, 300)))
-    assert among_first(seed, vocabulary, first, ids) == torch.isin(torch.tensor(ids), order[:first]).tolist()
+    expected = torch.isin(torch.tensor(ids), order[:first]).tolist()
+    found = Lists(vocabulary, first)
+    assert found.among(seed, ids[:9]) == expected[:9]
+    assert found.packed.cache_info().currsize == 0, "few ids, for the first time"
+    assert found.among(seed, ids) == expected
+    assert found.packed.cache_info().currsize == 1
+    assert first_places(seed, vocabulary, first).sum() == min(first, vocabulary)
+
+
+def test_as_many_lists_are_kept_as_their_bytes_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.watermarks.llm.permutation.BYTES", 50)
+    monkeypatch.setattr("assay.watermarks.llm.permutation.ASKED", 6)
+    found, ids = Lists(100, 25), list(range(100))
+    first = [found.among(seed, ids) for seed in range(9)]
+    assert found.packed.cache_info().currsize == 4  # of 100 bits each
+    assert [found.among(seed, ids[:3]) for seed in range(9)] == [answers[:3] for answers in first]
+    assert len(found.asked) <= 6
 
 
 @pytest.mark.parametrize(

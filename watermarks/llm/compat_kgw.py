@@ -27,7 +27,7 @@ from ...core.statistics import Floats
 from ...core.text_tails import hypergeometric_log_masses
 from ...core.tilted_sums import sum_log10_p
 from .corpus import Texts
-from .permutation import among_first
+from .permutation import lists
 from .sampling import Reading, standard
 
 TABLE = 1_000_003
@@ -69,23 +69,16 @@ class TransformersKgw(Configured):
 
     def green(self, ids_BT: Tensor, seeds_BT: Tensor, key: int, vocabulary: int) -> Tensor:
         """(B, T) bool. Every pair of list and id is looked up once."""
-        size, multiplier = (
-            int(vocabulary * self.greenlist_ratio),
-            key if self.seeding_scheme == "lefthash" else 1,
-        )
+        size = int(vocabulary * self.greenlist_ratio)
         pairs_N2 = torch.stack((seeds_BT, ids_BT), -1).reshape(-1, 2).numpy()
         pair_P2, inverse_N = np.unique(pairs_N2, axis=0, return_inverse=True)
         starts = np.flatnonzero(np.r_[True, pair_P2[1:, 0] != pair_P2[:-1, 0]])
+        greens, multiplier = lists(vocabulary, size), key if self.seeding_scheme == "lefthash" else 1
         found: list[bool] = []
         for part_Q2 in np.split(pair_P2, starts[1:]):
-            seed = int(part_Q2[0, 0])
+            seed, ids = int(part_Q2[0, 0]), part_Q2[:, 1].tolist()
             none = seed == NONE
-            ids = part_Q2[:, 1].tolist()
-            found += (
-                [False] * len(ids)
-                if none
-                else among_first(multiplier * seed % MODULUS, vocabulary, size, ids)
-            )
+            found += [False] * len(ids) if none else greens.among(multiplier * seed % MODULUS, ids)
         return torch.from_numpy(np.array(found)[inverse_N.reshape(-1)]).reshape(ids_BT.shape)
 
     def counts(
