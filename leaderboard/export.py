@@ -54,6 +54,7 @@ COUNTS = {
         "controls",
         "claims_on_rivals",
         "false_claims",
+        "accused",
         "seeds",
         "rank",
         "tied_best",

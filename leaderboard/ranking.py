@@ -11,12 +11,13 @@ and otherwise blocked, not_applicable or failed, as its record says; those are s
 A board holds trials of one class: the same task, model, adversary and verification. On it a scheme's score is its
 worst attack, the share of seeds it survived; the share of all decided trials orders equal worst cases. A worst case over few
 attacks is no match for one over many: a scheme with less than half of the attacks that the board decides has no rank. False
-claims in more negative controls than the declared rate explains put a scheme behind all others.
+claims in more negative controls than the declared rate explains put a scheme behind all others; a control of a seed is claimed
+where any of the seed's trials claimed it.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Record = dict[str, Any]
@@ -104,6 +105,36 @@ def _covered(name: str, control: Record) -> bool:
     return not (name in OF_RIVALS and of_nobody)
 
 
+def claimed_controls(done: Iterable[Record], covered: bool = True) -> dict[tuple[int, str], bool]:
+    """Of every seed and negative control, whether any trial claimed it. Where the key settles on what the thief asked, trials of a
+    seed differ; else they agree, and count once."""
+    found: dict[tuple[int, str], bool] = {}
+    for record in done:
+        for name, claimed in controls(record, covered).items():
+            found[record["seed"], name] = claimed or found.get((record["seed"], name), False)
+    return found
+
+
+def accused(done: Sequence[Record], fpr: float | None) -> bool:
+    """Whether false claims refute the declared rate, of which a seed with n different keys has n times as much at most."""
+    found = claimed_controls(done)
+    if fpr is None or not any(found.values()):
+        return False
+    keys = different_keys(done)
+    mean = sum(keys[seed] for seed, _ in found) / len(found)
+    return accuses(sum(found.values()), len(found), min(1.0, fpr * mean))
+
+
+def different_keys(done: Iterable[Record]) -> dict[int, int]:
+    """How many keys of the owner a seed's trials settled on: 1 where the key is the same under every attack. Keys are told apart by
+    their null scores."""
+    found: dict[int, set[tuple[float | None, ...]]] = defaultdict(set)
+    for record in done:
+        nulls = record["nulls"]
+        found[record["seed"]].add((*nulls["independent_models"], *nulls["random_keys"]))
+    return {seed: len(scores) for seed, scores in found.items()}
+
+
 def accuses(claimed: int, tried: int, fpr: float | None) -> bool:
     """Whether so many false claims in so many controls refute the declared rate (exact binomial test, 5 %)."""
     if not claimed or fpr is None:
@@ -136,7 +167,8 @@ def is_claim(record: Record) -> bool:
 
 def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
     """A row per board and scheme, best first. Equal results share a rank; schemes that too few attacks decide come last, with
-    none. cells: how many attacks and deployments decide the scheme; board_cells: any scheme of its board."""
+    none. cells: how many attacks and deployments decide the scheme; board_cells: any scheme of its board; accused: 1 where
+    false claims refute the declared rate."""
     rows = [_row(members, budget) for members in schemes(records).values()]
     decided: dict[tuple[str, ...], set[Cell]] = defaultdict(set)
     for row in rows:
@@ -162,7 +194,7 @@ def _merit(row: Record) -> tuple[float, ...]:
     return (
         ranked,
         True,
-        not accuses(row["false_claims"], row["controls"], row["fpr"]),
+        not row["accused"],
         row["worst"],
         share,
         row["survived"],
@@ -178,11 +210,7 @@ def _row(records: list[Record], budget: float) -> Record:
     evidence = [(p, r["choices"]["attack"]) for r, _, p in found if p is not None and not is_claim(r)]
     unseeing = [kept for record in records if (kept := blind(record, budget)) is not None]
     weakest, attack = max(evidence, default=(None, None), key=lambda pair: pair[0])
-    # A seed's controls are the same under every attack: each counts once.
-    tried, beyond = (
-        {(r["seed"], name): found for r in done for name, found in controls(r, covered).items()}
-        for covered in (True, False)
-    )
+    tried, fpr = claimed_controls(done), next((r["marked"]["fpr"] for r in done), None)
     return {
         **dict(zip(BOARD, board_of(records[0]), strict=True)),
         "watermark": records[0]["choices"]["watermark"],
@@ -199,8 +227,9 @@ def _row(records: list[Record], budget: float) -> Record:
         "weakest_attack": attack,
         "false_claims": sum(tried.values()),
         "controls": len(tried),
-        "fpr": next((r["marked"]["fpr"] for r in done), None),
-        "claims_on_rivals": sum(beyond.values()),
+        "accused": int(accused(done, fpr)),
+        "fpr": fpr,
+        "claims_on_rivals": sum(claimed_controls(done, covered=False).values()),
         "seeds": len({record["seed"] for record in done}),
     }
 

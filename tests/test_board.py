@@ -8,7 +8,7 @@ import pytest
 
 from assay.leaderboard.columns import QUANTILES, digits, spread
 from assay.leaderboard.page import write_board
-from assay.leaderboard.ranking import Record, accuses, controls, outcome, ranking
+from assay.leaderboard.ranking import Record, accused, accuses, controls, outcome, ranking
 from assay.leaderboard.store import SCHEMA
 from assay.leaderboard.view import command, view
 
@@ -136,6 +136,31 @@ def test_controls_count_once_a_seed() -> None:
     records = [claimed(trial(attack=attack, seed=seed)) for attack in ("prune", "distill") for seed in (0, 1)]
     assert controls(records[0]) == {"marked_by_rival": False, "key_of_rival": True}
     assert [(row["false_claims"], row["controls"], row["seeds"]) for row in ranking(records)] == [(2, 4, 2)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", [False, None])
+def test_a_claim_under_one_attack_is_a_claim_of_its_seed(order: int, other: bool | None) -> None:
+    """An API mark's key is another after every theft; what came of the others hides nothing."""
+    quiet = trial(attack="distill")
+    quiet["controls"]["key_of_rival"]["detected"] = other
+    (row,) = ranking([claimed(trial()), quiet][::order])
+    assert (row["false_claims"], row["controls"], row["accused"]) == (1, 2, 1)
+
+
+def test_many_keys_of_a_seed_claim_oftener_by_chance() -> None:
+    """14 keys at 1 % claim one of three controls in a third of all seeds."""
+
+    def tried(key: int, claims: list[bool]) -> Record:
+        found = {str(name): {"detected": claim} for name, claim in enumerate(claims)}
+        return {"seed": 0, "controls": found, "nulls": {"independent_models": [key], "random_keys": []}}
+
+    rng = np.random.default_rng(0)
+    sims = [rng.random((14, 3)) < 0.01 for _ in range(2000)]
+    several = [accused([tried(k, claims) for k, claims in enumerate(c.tolist())], 0.01) for c in sims]
+    assert 0 < np.mean(several) <= 0.065, "a calibrated scheme is refuted in 5 % at most"
+    one = [accused([tried(0, claims) for claims in c.tolist()], 0.01) for c in sims]
+    assert np.mean(one) > 0.3, "as if all trials had one key"
 
 
 def test_as_many_false_claims_as_declared_move_no_rank() -> None:
