@@ -15,7 +15,7 @@ import numpy as np
 from .compare import DRAWS, Interval, area_intervals, mean_interval, ranks, worst_interval
 from .deployed import baselines, summary
 from .frontier import Floats, Rate, areas, forging, forging_verdict, survival, thefts, worst
-from .ranking import BOARD, BUDGET, Record, cell_of, is_claim, losses, ranking, schemes
+from .ranking import BOARD, BUDGET, Record, cell_of, different_keys, is_claim, losses, ranking, schemes
 
 WIDE = 0.1
 """The longer of the two ranges of the area under the frontier; the shorter is the budget."""
@@ -160,20 +160,25 @@ def _message(done: list[Record]) -> Record:
 
 
 def _size(done: list[Record]) -> Record:
-    """The false-positive rate of strangers' keys on models of nobody. Cells of one key, or one model, are not independent: the
-    interval counts the scarcer of models, the same for all seeds, and keys."""
-    by_seed = {r["seed"]: r["size"] for r in reversed(done) if r.get("size")}
-    nulls = {r["seed"]: r["nulls"] for r in done}
-    cells, found = (sum(size[name] for size in by_seed.values()) for name in ("cells", "claims"))
+    """The false-positive rate of strangers' keys on models of nobody, in each seed's worst trial: they differ where keys settle on
+    what the thief asked. Cells of one key, or one model, are not independent: the interval counts the scarcer of models, the
+    same for all seeds, and keys; its lower end is Bonferroni's over the keys that a seed's trials settled on."""
+    sized = [r for r in done if r.get("size") and r["size"]["cells"]]
+    worst_of = {r["seed"]: r for r in sorted(sized, key=lambda r: r["size"]["claims"] / r["size"]["cells"])}
     declared = next((r["marked"]["fpr"] for r in done), None)
-    if not cells:
+    if not worst_of:
         return {"fpr": declared, "size_cells": 0, **_named("size", ("", *EXACT), (math.nan,) * 3)}
     from ..core.statistics import clustered_rate  # scipy takes a second to import
 
-    models = max(len(null["independent_models"]) for null in nulls.values())
-    keys = sum(len(nulls[seed]["random_keys"]) for seed in by_seed)
-    interval = clustered_rate(found, cells, max(1, min(models, keys, cells)))
-    return {"fpr": declared, "size_cells": cells, **_named("size", ("", *EXACT), (found / cells, *interval))}
+    cells, found = (sum(r["size"][name] for r in worst_of.values()) for name in ("cells", "claims"))
+    nulls = [r["nulls"] for r in worst_of.values()]
+    models = max(sum(score is not None for score in null["independent_models"]) for null in nulls)
+    keys = sum(len(null["random_keys"]) for null in nulls)
+    units = max(1, min(models, keys, cells))
+    chosen = math.prod(different_keys(done)[seed] for seed in worst_of)
+    low = clustered_rate(found, cells, units, 1 - 0.05 / chosen)[0]
+    high = clustered_rate(found, cells, units)[1]
+    return {"fpr": declared, "size_cells": cells, **_named("size", ("", *EXACT), (found / cells, low, high))}
 
 
 def _once(done: list[Record], value: Callable[[Record], float]) -> Floats:

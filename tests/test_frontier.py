@@ -295,6 +295,25 @@ def test_the_interval_of_the_size_counts_models_and_not_cells() -> None:
     assert (row["size_low"], row["size_high"]) == pytest.approx(clustered_rate(4, 200, 4))
 
 
+def test_unreadable_null_models_are_no_draws() -> None:
+    nulls = {"independent_models": [50.0, None, 100.0, None], "random_keys": [1.0] * 25}
+    (row,) = scores([record(seed=s, nulls=nulls) for s in (1, 3)])
+    assert (row["size_low"], row["size_high"]) == pytest.approx(clustered_rate(4, 200, 2))
+
+
+def test_the_size_is_that_of_a_seed_s_worst_trial() -> None:
+    """The key of an API mark settles on what was asked: nothing under active, much under knockoff."""
+
+    def settled(attack: str, seed: int, claims: int) -> Record:
+        nulls = {"independent_models": [float(claims)] * 50, "random_keys": [1.0] * 50}
+        return record(attack, seed, size={"cells": 100, "claims": claims}, nulls=nulls)
+
+    (row,) = scores([settled(attack, s, n) for attack, n in (("active", 0), ("knockoff", 9)) for s in (0, 1)])
+    assert (row["size"], row["size_cells"]) == (0.09, 200)
+    assert row["size_high"] == pytest.approx(clustered_rate(18, 200, 50)[1])
+    assert row["size_low"] == pytest.approx(clustered_rate(18, 200, 50, 1 - 0.05 / 4)[0])
+
+
 def test_only_changes_are_knots() -> None:
     found = of((0.0, NEVER, 0.03), (0.01, 0.02, 0.5))
     np.testing.assert_array_equal(knots(found, 0.1), [0, 0.01, 0.02, 0.03])
