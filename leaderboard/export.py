@@ -183,7 +183,11 @@ def _forging(row: Record) -> str:
 
 
 COLUMNS = (
-    Column("Rank", _rank, about="the ranks that the intervals of survival leave open"),
+    Column(
+        "Rank",
+        _rank,
+        about="the ranks that the intervals of survival leave open, after all others for false claims, none for too few attacks",
+    ),
     Column("Scheme", lambda row: str(row["watermark"]), words=True),
     Column(
         "Reads", lambda row: row["reads"] or MISSING, words=True, about="what verification needs of a suspect"

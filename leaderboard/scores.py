@@ -26,7 +26,7 @@ EXACT = ("low", "high")
 
 
 def scores(records: Iterable[Record], draws: int = DRAWS, seed: int = 0) -> list[Record]:
-    """In the ranking's order. tied_best, tied_worst: the ranks that the intervals of `survival` leave open."""
+    """In the ranking's order. tied_best, tied_worst: the ranks that the intervals of `survival` leave open; none without a rank."""
     records = list(records)
     groups, unhindered = schemes(records), baselines(records)
     rows = []
@@ -37,14 +37,18 @@ def scores(records: Iterable[Record], draws: int = DRAWS, seed: int = 0) -> list
 
 
 def _tied(rows: list[Record]) -> list[Record]:
-    """Ranks among the schemes of a board of which some theft is decided."""
+    """Ranks among the ranked schemes of a board of which some theft is decided. Accused ones come after all others, whatever their
+    intervals say."""
     out = [{**row, "tied_best": None, "tied_worst": None} for row in rows]
     for board in {tuple(row[axis] for axis in BOARD) for row in rows}:
-        here = [r for r in out if tuple(r[axis] for axis in BOARD) == board and r["survival_low"] is not None]
-        for row, (best, last) in zip(
-            here, ranks([(r["survival_low"], r["survival_high"]) for r in here]), strict=True
-        ):
-            row |= {"tied_best": best, "tied_worst": last}
+        before = 0
+        for accused in (0, 1):
+            here = [r for r in out if tuple(r[axis] for axis in BOARD) == board and r["accused"] == accused]
+            here = [r for r in here if r["rank"] is not None and r["survival_low"] is not None]
+            found = ranks([(r["survival_low"], r["survival_high"]) for r in here])
+            for row, (best, last) in zip(here, found, strict=True):
+                row |= {"tied_best": before + best, "tied_worst": before + last}
+            before += len(here)
     return out
 
 

@@ -245,6 +245,12 @@ def test_the_worst_attack_is_named_with_its_equals(attacks: list[str], detected:
     assert lines[2].split(" | ")[4].replace("\\", "") == expected
 
 
+def test_a_scheme_without_a_rank_has_none_in_tables() -> None:
+    records = [trial("adi", attack) for attack in ("w", "x", "y")] + [trial("dawn", "w")]
+    lines = as_markdown(scores(records)).decode().split("\n")
+    assert [line.split(" | ")[:2] for line in lines[2:4]] == [["| 1", "adi"], ["| –", "dawn"]]
+
+
 def test_undecided_scores_are_shown_as_bounds() -> None:
     text = as_latex(scores([trial("akh", "prune", s, [(0.0, None)]) for s in range(4)])).decode()
     assert "0.00--1.00 [0.00, 1.00]" in text

@@ -314,6 +314,22 @@ def test_the_size_is_that_of_a_seed_s_worst_trial() -> None:
     assert row["size_low"] == pytest.approx(clustered_rate(18, 200, 50, 1 - 0.05 / 4)[0])
 
 
+def test_ranks_within_are_of_the_ranked_and_accused_schemes_come_last() -> None:
+    def scheme(name: str, attacks: str, kept: bool, **changes: Any) -> list[Record]:
+        found = [record(a, s, [(0.0, kept)], **changes) for a in attacks for s in range(8)]
+        return [{**r, "choices": r["choices"] | {"watermark": name}} for r in found]
+
+    claims = {"controls": {"unmarked": {"detected": True}}}
+    records = [
+        *scheme("kept", "wxyz", kept=True),
+        *scheme("lost", "wxyz", kept=False),
+        *scheme("accused", "wxyz", kept=True, **claims),
+        *scheme("few", "w", kept=True),
+    ]
+    rows = {row["watermark"]: (row["rank"], row["tied_best"], row["tied_worst"]) for row in scores(records)}
+    assert rows == {"kept": (1, 1, 1), "lost": (2, 2, 2), "accused": (3, 3, 3), "few": (None, None, None)}
+
+
 def test_only_changes_are_knots() -> None:
     found = of((0.0, NEVER, 0.03), (0.01, 0.02, 0.5))
     np.testing.assert_array_equal(knots(found, 0.1), [0, 0.01, 0.02, 0.03])
