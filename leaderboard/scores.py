@@ -86,7 +86,7 @@ def worst_attack(attack: str | None, least: float | None, equals: int) -> str:
 
 def _subject(rate: Rate, forged: str) -> Record:
     """survival: the detection rate, void (0) where more than 1 % of claims are surely forged. survives: yes, no, or open
-    where seeds or null models are too few to say."""
+    where seeds or null models are too few to say, or claims too few to show that at most 1 % are forged."""
     void = forged == "exceeded" and rate.cell is not None
     bounds = (0.0,) * 4 if void else (rate.least, rate.most, rate.low, rate.high)
     if rate.cell is None:
@@ -94,7 +94,7 @@ def _subject(rate: Rate, forged: str) -> Record:
     verdict = "open"
     if void or rate.most < SURVIVES:
         verdict = "no"
-    elif rate.least >= SURVIVES and rate.low >= SURELY:
+    elif rate.least >= SURVIVES and rate.low >= SURELY and forged == "within":
         verdict = "yes"
     return {**_named("survival", ("least", "most", *EXACT), bounds), "survives": verdict}
 

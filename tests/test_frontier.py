@@ -219,11 +219,28 @@ def test_a_forged_scheme_scores_nothing_and_keeps_its_rate_in_sight() -> None:
     assert row["tpr_attack"] == "prune"
 
 
+FAILED = [record("forge", s, [(0.0, False)], goal="claim", size=None) for s in range(368)]
+"""The fewest claims that bound forging by 1 %."""
+
+
 def test_a_scheme_survives_by_rate_and_bound() -> None:
     """17 of 17 is the least that bounds a rate below by 80 %."""
-    assert [scores([record(seed=s) for s in range(n)])[0]["survives"] for n in (16, 17)] == ["open", "yes"]
+    thefts_of = [[record(seed=s) for s in range(n)] for n in (16, 17)]
+    assert [scores([*found, *FAILED])[0]["survives"] for found in thefts_of] == ["open", "yes"]
     mixed = [record(seed=s, curve=[(0.0, s > 0)]) for s in range(17)]
     assert scores(mixed)[0]["survives"] == "no"
+
+
+def test_no_scheme_survives_before_its_claims_are_shown_to_fail() -> None:
+    """Untested, tested by too few, forged beyond doubt."""
+    kept = [record(seed=s) for s in range(17)]
+    forged = [record("forge", s, [(0.0, True)], goal="claim") for s in range(3)]
+    found = [scores(kept + claims)[0] for claims in ([], FAILED[:367], forged)]
+    assert [(row["forging"], row["survives"]) for row in found] == [
+        ("untested", "open"),
+        ("open", "open"),
+        ("exceeded", "no"),
+    ]
 
 
 def test_undecided_thefts_leave_survival_open() -> None:
