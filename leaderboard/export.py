@@ -22,6 +22,7 @@ from typing import Any
 from ..core.atomic import write_atomically
 from ..core.errors import ConfigError
 from .interaction_table import written
+from .markup import latex, markdown
 from .ranking import BOARD, BUDGET, OUTCOMES, Record
 from .scores import WIDE, scores, worst_attack
 from .screen import screened, sentences
@@ -175,6 +176,15 @@ def _attack(row: Record) -> str:
     return worst_attack(row["tpr_attack"], row["tpr_least"], row["tpr_equals"]) or MISSING
 
 
+def stricter_rate(name: str) -> Callable[[Record], str]:
+    def shown(row: Record) -> str:
+        if row[f"{name}_least"] is None and row["least_log10_p"] is not None:
+            return f"p from {10 ** row['least_log10_p']:.2g}"
+        return span(row[f"{name}_least"], row[f"{name}_most"])
+
+    return shown
+
+
 def _forging(row: Record) -> str:
     if row["forging"] == "untested":
         return MISSING
@@ -214,6 +224,13 @@ COLUMNS = (
         "AUROC",
         lambda row: number(row["auroc"]) + interval(row["auroc_low"], row["auroc_high"]),
         about=f"suspects within {100 * BUDGET:g} pp against the null, worst attack",
+    ),
+    Column("TPR 1e-3", stricter_rate("tpr_1e3")),
+    Column(
+        "TPR 1e-6",
+        stricter_rate("tpr_1e6"),
+        about="thefts detected under the worst attack at these false-positive rates; where the null gives no p so small, the "
+        "least that it gives",
     ),
     Column(
         "Cost (pp)",
@@ -276,28 +293,3 @@ def as_latex(rows: Sequence[Record]) -> bytes:
             "\\end{table*}",
         ]
     return ("\n".join(parts) + "\n").encode()
-
-
-LATEX = {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    '"': "\\char34{}",
-    "–": "--",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-
-
-def latex(text: str) -> str:
-    """Any text as text: no character of it is a command. A space before % does not break, minus signs are minus signs."""
-    plain = re.sub(r"\s+", " ", text)
-    escaped = "".join(LATEX.get(sign, sign) for sign in plain)
-    return re.sub(r"(?<![\w.)\]-])-(?=\d)", "$-$", escaped.replace(" \\%", "~\\%"))
-
-
-def markdown(text: str) -> str:
-    """Any text as text, in one cell."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", re.sub(r"\s+", " ", text))

@@ -16,9 +16,10 @@ counted as several seeds. Shapes: S seeds, C cells, R runs of a cell and seed, X
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ from numpy.typing import NDArray
 from .ranking import BUDGET, Cell, Record, cell_of, is_claim, losses, outcome
 
 Floats = NDArray[np.float64]
+Verdict = Callable[[Record], bool | None]
+"""Of a surrogate, whether it carries evidence; None: undecided."""
+DECLARED: Verdict = itemgetter("detected")
+"""At the declared false-positive rate."""
 FORGING = 0.01
 """Of more forged claims no survival is worth anything (Assay's protocol, rule 12)."""
 
@@ -68,12 +73,12 @@ class Frontier:
     high_X: Floats
 
 
-def thefts(records: Iterable[Record]) -> Thefts:
+def thefts(records: Iterable[Record], verdict: Verdict = DECLARED) -> Thefts:
     """Of one scheme on one board, labelled (ranking.py)."""
     found: dict[Cell, dict[int, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record["status"] == "ok" and not is_claim(record):
-            found[cell_of(record)][record["seed"]].append(_three_losses(record))
+            found[cell_of(record)][record["seed"]].append(_three_losses(record, verdict))
     cells = sorted(found)
     seeds = sorted({seed for runs in found.values() for seed in runs})
     most = max((len(runs) for by_seed in found.values() for runs in by_seed.values()), default=0)
@@ -84,15 +89,15 @@ def thefts(records: Iterable[Record]) -> Thefts:
     return Thefts(tuple(seeds), tuple(cells), out_SCR3[..., 0], out_SCR3[..., 1], out_SCR3[..., 2])
 
 
-def _three_losses(record: Record) -> tuple[float, float, float]:
+def _three_losses(record: Record, verdict: Verdict) -> tuple[float, float, float]:
     """Accuracies are shares of a test split: 9 digits tell them apart, and a loss of exactly 2 pp is one of 2 pp."""
     reach = doubt = removal = math.inf
     for point, loss in zip(record["curve"], losses(record), strict=True):
-        lost, verdict = max(0.0, round(loss, 9)), point["detected"]
+        lost, found = max(0.0, round(loss, 9)), verdict(point)
         reach = min(reach, lost)
-        if verdict is None:
+        if found is None:
             doubt = min(doubt, lost)
-        elif not verdict:
+        elif not found:
             removal = min(removal, lost)
     return reach, doubt, removal
 

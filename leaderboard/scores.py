@@ -16,6 +16,7 @@ from .compare import DRAWS, Interval, area_intervals, mean_interval, ranks, wors
 from .deployed import baselines, summary
 from .frontier import Floats, Rate, areas, forging, forging_verdict, survival, thefts, worst
 from .ranking import BOARD, BUDGET, Record, cell_of, different_keys, is_claim, losses, ranking, schemes
+from .stricter import stricter
 
 WIDE = 0.1
 """The longer of the two ranges of the area under the frontier; the shorter is the budget."""
@@ -60,6 +61,7 @@ def _scores(records: list[Record], draws: int, seed: int) -> Record:
         **_rate("forging", forged),
         "forging": forging_verdict(forged),
         **_subject(rate, forging_verdict(forged)),
+        **stricter(records),
     }
     intervals = area_intervals(found, (BUDGET, WIDE), draws, seed)
     for name, upto, interval in zip(("area_narrow", "area_wide"), (BUDGET, WIDE), intervals, strict=True):

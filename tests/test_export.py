@@ -25,10 +25,9 @@ from assay.leaderboard.export import (
     as_latex,
     as_markdown,
     export,
-    latex,
-    markdown,
 )
 from assay.leaderboard.figure import FAMILIES, MOST, drawn
+from assay.leaderboard.markup import latex, markdown
 from assay.leaderboard.ranking import Record, schemes
 from assay.leaderboard.scores import scores
 
@@ -249,6 +248,15 @@ def test_a_scheme_without_a_rank_has_none_in_tables() -> None:
     records = [trial("adi", attack) for attack in ("w", "x", "y")] + [trial("dawn", "w")]
     lines = as_markdown(scores(records)).decode().split("\n")
     assert [line.split(" | ")[:2] for line in lines[2:4]] == [["| 1", "adi"], ["| –", "dawn"]]
+
+
+def test_a_rate_that_the_null_cannot_give_is_told_by_its_least_p() -> None:
+    exact, models = trial("adi"), trial("akh")
+    exact["curve"][0]["source"] = "binomial"
+    models["curve"][0] |= {"source": "independent_models", "independent_models": {"count": 199, "exceed": 0}}
+    lines = [line.split(" | ") for line in as_markdown(scores([exact, models])).decode().split("\n")]
+    at = lines[0].index("TPR 1e-3")
+    assert [line[at : at + 2] for line in lines[2:4]] == [["1.00", "0.00"], ["p from 0.005"] * 2]
 
 
 def test_undecided_scores_are_shown_as_bounds() -> None:

@@ -347,6 +347,52 @@ def test_ranks_within_are_of_the_ranked_and_accused_schemes_come_last() -> None:
     assert rows == {"kept": (1, 1, 1), "lost": (2, 2, 2), "accused": (3, 3, 3), "few": (None, None, None)}
 
 
+def judged(attack: str, seed: int, log10_p: float, **evidence: Any) -> Record:
+    made = record(attack, seed)
+    made["curve"][0] |= {"log10_p": log10_p, "source": "binomial", **evidence}
+    return made
+
+
+def test_rates_at_smaller_false_positive_rates_are_read_off_exact_p_values() -> None:
+    """-3 is within 0.1 %; what loses 5 pp is no theft."""
+    records = [judged("prune", s, p) for s, p in enumerate((-2.5, -3.0, -6.0, -80.0))]
+    records += [judged("finetune", s, -7.0) for s in range(4)]
+    records[0]["curve"].append({**records[0]["curve"][0], "accuracy": 0.9, "log10_p": 0.0})
+    (row,) = scores(records)
+    assert [row[f"tpr_{at}least"] for at in ("", "1e3_", "1e6_")] == [1.0, 0.75, 0.5]
+    assert row["tpr_1e6_low"] == pytest.approx(0.0676, abs=1e-4)  # Clopper-Pearson, 2 of 4
+    assert row["least_log10_p"] is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "least", "rates"),
+    [
+        ({"source": "random_keys", "random_keys": {"count": 998}}, -math.log10(999), [None, None]),
+        ({"source": "random_keys", "random_keys": {"count": 999}}, -3.0, [1.0, None]),
+        (
+            {"source": "independent_models", "independent_models": {"count": 201, "exceed": 0}},
+            -2.305,
+            [None] * 2,
+        ),
+        ({"source": "independent_models", "rivals": {"count": 1}}, -math.log10(2), [None] * 2),
+        ({"source": "rivals", "rivals": {"count": 99}}, -math.log10(5), [None] * 2),
+        ({"source": "none"}, 0.0, [None] * 2),
+    ],
+)
+def test_no_rate_is_smaller_than_the_null_supports(evidence: Record, least: float, rates: list[Any]) -> None:
+    """The larger p of models and rivals decides, so the smaller group bounds it; four models stand in a record without others."""
+    (row,) = scores([judged("prune", 0, -3.0, **evidence)])
+    assert row["least_log10_p"] == pytest.approx(least, abs=1e-3)
+    assert [row["tpr_1e3_most"], row["tpr_1e6_most"]] == rates
+
+
+def test_a_theft_without_a_null_bounds_the_rates_of_the_others() -> None:
+    """Another architecture than the null models': undecided, among thefts that 999 of them decide."""
+    models = {"source": "independent_models", "independent_models": {"count": 999, "exceed": 0}}
+    (row,) = scores([judged("prune", 0, -3.0, **models), judged("prune", 1, 0.0, source="none")])
+    assert (row["tpr_1e3_least"], row["tpr_1e3_most"]) == (0.5, 1.0)
+
+
 def test_only_changes_are_knots() -> None:
     found = of((0.0, NEVER, 0.03), (0.01, 0.02, 0.5))
     np.testing.assert_array_equal(knots(found, 0.1), [0, 0.01, 0.02, 0.03])
