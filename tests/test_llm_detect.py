@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
@@ -256,6 +257,20 @@ def test_short_texts_get_p_1_where_that_is_allowed(folder: Path, capsys: pytest.
     texts('{"ids": [1]}\n{"ids": [1, 2, 3]}\n')(folder)
     short, _, _ = found(capsys, folder, "--short")
     assert (short["log10_p"], short["statistic"]) == (0, None)
+
+
+def test_a_tokenizer_neither_cuts_nor_fills_texts(folder: Path) -> None:
+    """As it does in a file that is saved after such a use; its hash is that of the file without."""
+    other = folder / "used"
+    other.mkdir()
+    used = Tokenizer.from_file(str(copy(folder / "tokenizer.json", other)))
+    plain = used.to_str()
+    used.enable_truncation(16)
+    used.enable_padding(length=64)
+    used.save(str(other / "tokenizer.json"))
+    assert len(of_folder(other).encode(["w1 " * 20])[0]) == 20
+    assert len(of_folder(other).encode(["w1 " * 5])[0]) == 5
+    assert of_folder(other).hash == of_folder(folder).hash == hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("words", [["--fpr", "2"], ["gamma=3"]])

@@ -65,7 +65,9 @@ def learned(texts: Sequence[str], vocabulary: int) -> Tokens:
 
 @cache
 def of_folder(folder: Path) -> Tokens:
-    """Of a transformers folder. ConfigError for one without tokenizer.json, the only format that needs no code of the model's."""
+    """Of a transformers folder, without the truncation and padding of its last use, which are saved with it: texts are neither cut
+    nor filled, and the hash is that of a file without. ConfigError for a folder without tokenizer.json, the only format that needs
+    no code of the model's."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ConfigError(
@@ -75,6 +77,8 @@ def of_folder(folder: Path) -> Tokens:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the library raises Exception itself
         raise ConfigError(f"{path} is no tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return Tokens(
         tokenizer, next((i for name in ENDS if (i := tokenizer.token_to_id(name)) is not None), None)
     )
