@@ -24,13 +24,16 @@ from assay.watermarks.llm.compat_kgw import TransformersKgw
 from assay.watermarks.llm.compat_synthid import TransformersSynthId
 from assay.watermarks.llm.compat_vllm import VllmGumbel
 from assay.watermarks.llm.corpus import Texts
+from assay.watermarks.llm.cyclic import Cyclic
 from assay.watermarks.llm.kgw import Kgw
+from assay.watermarks.llm.mpac import Mpac
+from assay.watermarks.llm.sampling import SamplingMark
 from assay.zoo.tokens import of_folder
 
 V, ME = 300, Secret.simulated(1)
 
 
-def written(scheme: Kgw, tokens: int) -> list[int]:
+def written(scheme: SamplingMark, tokens: int) -> list[int]:
     draw = torch.Generator().manual_seed(4)
     ids = torch.randint(0, V, (1, 4), generator=draw)
     for _ in range(tokens):
@@ -94,6 +97,33 @@ def test_several_keys_are_corrected_for(folder: Path, capsys: pytest.CaptureFixt
     both, _, _ = found(capsys, folder, "--key", str(folder / "other"))
     assert both["key"] == ME.fingerprint
     assert both["log10_p"] == pytest.approx(float(best_of_log10_p(alone["log10_p"], 2)))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (Cyclic(payload="2a", width=2), "2a"),
+        (Cyclic(width=2), ""),
+        (Mpac(payload="be", delta=30.0), "bebe"),
+        (Mpac(payload="bebe", delta=30.0, places=9), "bebe80"),
+        (Mpac(delta=30.0), ""),
+        (Mpac(payload="beef" * 4, delta=30.0, places=16, symbol_bits=4), "beef" * 4),
+    ],
+)
+def test_the_owners_payload_is_shown_and_not_its_pad(
+    scheme: SamplingMark, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing where there is none, or no mark."""
+    (folder / "card.json").write_text(Card.of(scheme, ME, V).text())
+    with (folder / "texts.jsonl").open("a") as file:
+        file.write(json.dumps({"ids": written(scheme, 250)}) + "\n")
+    _, nobodys, mine, _ = found(capsys, folder)
+    assert mine["message"] == message
+    assert nobodys["log10_p"] > -2
+    assert call(folder, "--html", str(folder / "page.html")) == 0
+    for shown in (capsys.readouterr().out, (folder / "page.html").read_text()):
+        assert ("message" in shown) == bool(message)
+        assert message[:8] in shown
 
 
 def test_the_page_needs_nothing_else(folder: Path) -> None:

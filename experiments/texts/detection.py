@@ -22,7 +22,8 @@ BATCH = 256  # texts at a time
 @dataclass(frozen=True)
 class Found:
     """Of one text, or of all as one (line None). log10_p: of the best key, corrected for their number; holm: for the number of
-    texts too. terms: what each id says, 0 to 1, None where it does not count."""
+    texts too. message: of multi-bit schemes the payload in hexadecimal, empty without one. terms: what each id says, 0 to 1, None
+    where it does not count."""
 
     line: int | None
     tokens: int
@@ -30,7 +31,7 @@ class Found:
     statistic: float | None
     log10_p: float
     key: str
-    message: int | None
+    message: str | None
     terms: list[float | None]
     pieces: list[str]
     holm: float | None = None
@@ -66,20 +67,26 @@ def _batch(
     reading = scheme.examine(texts, keys, card.vocabulary)
     best_B = reading.log10_p.argmin(1).tolist()
     if not pictured:
-        yield from (_found(reading, b, k, keys, lines[b], []) for b, k in enumerate(best_B))
+        yield from (_found(reading, b, k, scheme, keys, lines[b], []) for b, k in enumerate(best_B))
         return
     pictures = {k: scheme.terms(texts, keys[k], card.vocabulary) for k in set(best_B)}
     for b, (line, k) in enumerate(zip(lines, best_B, strict=True)):
         terms, scored = (both[b, : len(line.ids)].tolist() for both in pictures[k])
         shown = [term if counts else None for term, counts in zip(terms, scored, strict=True)]
-        yield _found(reading, b, k, keys, line, shown)
+        yield _found(reading, b, k, scheme, keys, line, shown)
 
 
 def _found(
-    reading: Any, row: int, k: int, keys: Sequence[Any], line: Line | None, terms: list[float | None]
+    reading: Any,
+    row: int,
+    k: int,
+    scheme: Any,
+    keys: Sequence[Any],
+    line: Line | None,
+    terms: list[float | None],
 ) -> Found:
     statistic = float(reading.statistic[row, k])
-    message = None if reading.message is None else int(reading.message[row, k])
+    read = None if reading.message is None else int(reading.message[row, k])
     return Found(
         line=None if line is None else line.number,
         tokens=0 if line is None else len(line.ids),
@@ -87,7 +94,7 @@ def _found(
         statistic=statistic if math.isfinite(statistic) else None,
         log10_p=float(best_of_log10_p(reading.log10_p[row, k], len(keys))),
         key=key_id(keys[k]),
-        message=message,
+        message=None if read is None else scheme.plain(read, keys[k]),
         terms=terms,
         pieces=line.pieces() if line is not None and terms else [],
     )
@@ -110,7 +117,7 @@ def _best_span(line: Line, scheme: Any, keys: Sequence[Any], card: Card, size: i
         readings.append(scheme.examine(cut, [key], card.vocabulary))
     log10_p_SK = np.concatenate([reading.log10_p for reading in readings], 1)
     row, k = (int(i) for i in np.unravel_index(int(log10_p_SK.argmin()), log10_p_SK.shape))
-    best = _found(readings[k], row, 0, keys[k : k + 1], line, [])
+    best = _found(readings[k], row, 0, scheme, keys[k : k + 1], line, [])
     log10_p = min(0.0, best.log10_p + math.log10(log10_p_SK.size))
     return replace(best, log10_p=log10_p, span=(starts[row], min(len(line.ids), starts[row] + size)))
 
@@ -118,5 +125,5 @@ def _best_span(line: Line, scheme: Any, keys: Sequence[Any], card: Card, size: i
 def _together(lines: Sequence[Line], scheme: Any, keys: Sequence[Any], card: Card) -> list[Found]:
     texts = Texts.of([line.ids for line in lines], [line.prompt for line in lines], corpus=True)
     reading = scheme.examine(texts, keys, card.vocabulary)
-    whole = _found(reading, 0, int(np.argmin(reading.log10_p[0])), keys, None, [])
+    whole = _found(reading, 0, int(np.argmin(reading.log10_p[0])), scheme, keys, None, [])
     return [replace(whole, tokens=sum(len(line.ids) for line in lines))]

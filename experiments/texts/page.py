@@ -55,18 +55,20 @@ LEGEND = (("t4", "speaks for the key"), ("t2", "neither"), ("t0", "speaks agains
 
 
 def _table(found: Sequence[Found], fpr: float) -> str:
-    heads = "".join(f"<th>{head}</th>" for head in columns(found, fpr))
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in cells(one, fpr)) + "</tr>\n"
-        for one in found
+    said = rows(found, fpr)
+    heads = "".join(f"<th>{head}</th>" for head in said[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row.values()) + "</tr>\n" for row in said
     )
-    return f'<div class="wide"><table><tr>{heads}</tr>\n{rows}</table></div>'
+    return f'<div class="wide"><table><tr>{heads}</tr>\n{body}</table></div>'
 
 
-def columns(found: Sequence[Found], fpr: float) -> list[str]:
-    """What `cells` says of a text, here and in the terminal."""
-    heads = ["line", "ids", "counted", "statistic", "p", f"marked at {fpr:g}"]
-    return [*heads, "message"] if found[0].message is not None else heads
+def rows(found: Sequence[Found], fpr: float) -> list[dict[str, str]]:
+    """What is said of every text, by column, here and in the terminal: messages where one was found, since what stands in a text
+    that is not marked is chance."""
+    said = [_cells(one, fpr) for one in found]
+    empty = {"message"} if not any(row["message"] for row in said) else set()
+    return [{name: value for name, value in row.items() if name not in empty} for row in said]
 
 
 def _name(one: Found) -> str:
@@ -75,16 +77,17 @@ def _name(one: Found) -> str:
     return str(one.line) if one.span is None else f"{one.line}, ids {one.span[0]} to {one.span[1]}"
 
 
-def cells(one: Found, fpr: float) -> list[str]:
-    values = [
-        _name(one),
-        f"{one.tokens:,}",
-        f"{one.scored:,}",
-        "-" if one.statistic is None else f"{one.statistic:.2f}",
-        show.p_value(one.log10_p),
-        "yes" if one.log10_p <= math.log10(fpr) else "no",
-    ]
-    return [*values, str(one.message)] if one.message is not None else values
+def _cells(one: Found, fpr: float) -> dict[str, str]:
+    marked = one.log10_p <= math.log10(fpr)
+    return {
+        "line": _name(one),
+        "ids": f"{one.tokens:,}",
+        "counted": f"{one.scored:,}",
+        "statistic": "-" if one.statistic is None else f"{one.statistic:.2f}",
+        "p": show.p_value(one.log10_p),
+        f"marked at {fpr:g}": "yes" if marked else "no",
+        "message": (one.message or "") if marked else "",
+    }
 
 
 def _text(one: Found) -> str:

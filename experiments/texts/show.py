@@ -87,13 +87,15 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
 
 
 def _print(console: Console, found: "list[Found]", unit: str, fpr: float) -> None:
-    from .page import cells, columns
+    from .page import rows
 
     table = show.plain_table(f"Is it marked? p of each text, exact; {unit}")
-    for name in columns(found, fpr):
-        table.add_column(name, justify="left" if name == "line" else "right", no_wrap=True)
-    for one in found:
-        table.add_row(*cells(one, fpr))
+    said = rows(found, fpr)
+    for name in said[0]:
+        side = "left" if name == "line" else "right"
+        table.add_column(name, justify=side, no_wrap=name != "message", overflow="fold")
+    for row in said:
+        table.add_row(*row.values())
     console.print(table)
     texts = [one for one in found if one.holm is not None]
     if len(texts) > 1:

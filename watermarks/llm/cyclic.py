@@ -27,7 +27,7 @@ from ...kernels.text_prf import uniforms
 from .corpus import Texts
 from .drawing import drawn, drawn_where, only, windows_of
 from .gumbel import keyed_ids
-from .messages import embedded, shown
+from .messages import embedded, plain, shown
 from .sampling import Reading, SamplingMark, TextKey, standard, stream, streams, words_of
 
 SUMS = 2**24  # of messages at a time, 128 MB
@@ -107,6 +107,10 @@ class Cyclic(SamplingMark):
             return None
         found = int(self.examine(corpus, [key.secret], key.vocabulary).message[0, 0])
         return shown(found, self.payload, key.secret, self.bits, self.scheme)
+
+    def plain(self, found: int, secret: Secret) -> str:
+        """The payload in a message that `examine` read."""
+        return plain(found, secret, self.bits, self.scheme)
 
     def terms(self, texts: Texts, secret: Secret, vocabulary: int) -> tuple[Tensor, Tensor]:
         """Of every text's best message."""

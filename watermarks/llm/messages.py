@@ -22,5 +22,12 @@ def embedded(payload: str | None, secret: Secret, bits: int, scheme: str) -> int
     return number_of(encoded(payload, secret, bits, f"text/{scheme}"))
 
 
+def plain(found: int, secret: Secret, bits: int, scheme: str) -> str:
+    """What was read, without the pad, in hexadecimal; a payload of fewer bits stands in it again and again. Empty for zeros alone:
+    they embed the pad, as no payload does."""
+    bare = found ^ embedded(None, secret, bits, scheme)
+    return f"{bare << -bits % 8:0{2 * -(-bits // 8)}x}" if bare else ""
+
+
 def shown(found: int, payload: str | None, secret: Secret, bits: int, scheme: str) -> Message:
     return decoded(bits_of(found, bits), payload, secret, f"text/{scheme}")

@@ -29,7 +29,7 @@ from ...kernels.text_mark import TextMark
 from ...kernels.text_words import vocabulary_words
 from .corpus import Texts
 from .drawing import windows_of
-from .messages import bits_of, embedded, number_of, shown
+from .messages import bits_of, embedded, number_of, plain, shown
 from .sampling import Reading, SamplingMark, TextKey, stream, words_of
 from .windows import words_at
 
@@ -117,6 +117,10 @@ class Mpac(SamplingMark):
             return None
         found = int(self.examine(corpus, [key.secret], key.vocabulary).message[0, 0])
         return shown(found, self.payload, key.secret, self.bits, self.scheme)
+
+    def plain(self, found: int, secret: Secret) -> str:
+        """The payload in a message that `examine` read."""
+        return plain(found, secret, self.bits, self.scheme)
 
     def terms(self, texts: Texts, secret: Secret, vocabulary: int) -> tuple[Tensor, Tensor]:
         """Whether an id is of the list that won its place."""

@@ -53,7 +53,7 @@ class TextKey(Key):
 class Reading(NamedTuple):
     """Of B texts (1 for a corpus) and K keys. statistic (B, K): in standard deviations of the null where it has them, nan where
     nothing was scored; scored (B, K): positions that counted; log10_p (B, K): 0 where nothing was; message (B, K): of multi-bit
-    schemes the one that was read, else None."""
+    schemes the one that was read, under its pad, else None."""
 
     statistic: Floats
     scored: Floats
