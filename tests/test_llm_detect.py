@@ -97,6 +97,10 @@ def test_several_keys_are_corrected_for(folder: Path, capsys: pytest.CaptureFixt
     both, _, _ = found(capsys, folder, "--key", str(folder / "other"))
     assert both["key"] == ME.fingerprint
     assert both["log10_p"] == pytest.approx(float(best_of_log10_p(alone["log10_p"], 2)))
+    for more in ([], ["--key", str(folder / "other")]):
+        assert call(folder, "--html", str(folder / "page.html"), *more) == 0
+        for shown in (capsys.readouterr().out, (folder / "page.html").read_text().partition("<table>")[2]):
+            assert (ME.fingerprint in shown) == ("best key" in shown) == bool(more)
 
 
 @pytest.mark.parametrize(

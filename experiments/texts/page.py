@@ -35,7 +35,8 @@ def level(term: float | None) -> str:
     return "u" if term is None else f"t{min(LEVELS - 1, int(LEVELS * term))}"
 
 
-def page(card: Card, found: Sequence[Found], fpr: float) -> str:
+def page(card: Card, found: Sequence[Found], fpr: float, keys: int) -> str:
+    """keys: how many were tried."""
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     settings = ", ".join(f"{name} {value}" for name, value in card.settings.items())
@@ -46,7 +47,7 @@ def page(card: Card, found: Sequence[Found], fpr: float) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(card.scheme)}: is the text marked?</title><style>{STYLE}</style></head>\n"
-        f'<body><h1>Is the text marked?</h1><p class="faint">{escape(about)}</p>\n{_table(found, fpr)}\n'
+        f'<body><h1>Is the text marked?</h1><p class="faint">{escape(about)}</p>\n{_table(found, fpr, keys)}\n'
         f'<p class="text">{legend}</p>\n{"".join(_text(one) for one in found if one.terms)}</body></html>\n'
     )
 
@@ -54,8 +55,8 @@ def page(card: Card, found: Sequence[Found], fpr: float) -> str:
 LEGEND = (("t4", "speaks for the key"), ("t2", "neither"), ("t0", "speaks against it"), ("u", "not counted"))
 
 
-def _table(found: Sequence[Found], fpr: float) -> str:
-    said = rows(found, fpr)
+def _table(found: Sequence[Found], fpr: float, keys: int) -> str:
+    said = rows(found, fpr, keys)
     heads = "".join(f"<th>{head}</th>" for head in said[0])
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row.values()) + "</tr>\n" for row in said
@@ -63,12 +64,12 @@ def _table(found: Sequence[Found], fpr: float) -> str:
     return f'<div class="wide"><table><tr>{heads}</tr>\n{body}</table></div>'
 
 
-def rows(found: Sequence[Found], fpr: float) -> list[dict[str, str]]:
-    """What is said of every text, by column, here and in the terminal: messages where one was found, since what stands in a text
-    that is not marked is chance."""
+def rows(found: Sequence[Found], fpr: float, keys: int) -> list[dict[str, str]]:
+    """What is said of every text, by column, here and in the terminal: of several keys the best; messages where one was found,
+    since what stands in a text that is not marked is chance."""
     said = [_cells(one, fpr) for one in found]
-    empty = {"message"} if not any(row["message"] for row in said) else set()
-    return [{name: value for name, value in row.items() if name not in empty} for row in said]
+    needed = {"best key": keys > 1, "message": any(row["message"] for row in said)}
+    return [{name: value for name, value in row.items() if needed.get(name, True)} for row in said]
 
 
 def _name(one: Found) -> str:
@@ -86,6 +87,7 @@ def _cells(one: Found, fpr: float) -> dict[str, str]:
         "statistic": "-" if one.statistic is None else f"{one.statistic:.2f}",
         "p": show.p_value(one.log10_p),
         f"marked at {fpr:g}": "yes" if marked else "no",
+        "best key": one.key,
         "message": (one.message or "") if marked else "",
     }
 

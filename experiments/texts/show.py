@@ -72,13 +72,13 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     if arguments.span is not None:
         found = [*found, *spans_of(lines, scheme, keys, card, arguments.span)]
     if arguments.html:
-        Path(arguments.html).write_text(page(card, found, arguments.fpr), encoding="utf-8")
+        Path(arguments.html).write_text(page(card, found, arguments.fpr, len(keys)), encoding="utf-8")
     if arguments.json:
         hidden = () if arguments.tokens else ("terms", "pieces")
         content = [{n: v for n, v in asdict(one).items() if n not in hidden} for one in found]
         print(json.dumps({"card": json.loads(card.text()), "found": content}, indent=1))  # noqa: T201
         return 0
-    _print(console, found, scheme.unit, arguments.fpr)
+    _print(console, found, scheme.unit, arguments.fpr, len(keys))
     if shown:
         _coloured(console, found)
     if arguments.html:
@@ -86,11 +86,11 @@ def detect(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     return 0
 
 
-def _print(console: Console, found: "list[Found]", unit: str, fpr: float) -> None:
+def _print(console: Console, found: "list[Found]", unit: str, fpr: float, keys: int) -> None:
     from .page import rows
 
     table = show.plain_table(f"Is it marked? p of each text, exact; {unit}")
-    said = rows(found, fpr)
+    said = rows(found, fpr, keys)
     for name in said[0]:
         side = "left" if name == "line" else "right"
         table.add_column(name, justify=side, no_wrap=name != "message", overflow="fold")
