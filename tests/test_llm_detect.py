@@ -91,6 +91,20 @@ def test_the_terminal_shows_a_table_and_the_texts(folder: Path, capsys: pytest.C
     assert "line 2:" in out
 
 
+def test_the_terminal_obeys_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("w1", "\x1b[2J", "\x1b]0;mine\x07", "a\nb", "\x9b1A", "c")
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w1"))
+    (folder / "other").mkdir()
+    tokenizer.save(str(folder / "other" / "tokenizer.json"))
+    card_with(tokenizer="")(folder)
+    texts(json.dumps({"ids": list(range(len(words)))}))(folder)
+    assert call(folder, "--tokenizer", str(folder / "other")) == 0
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b"} & set(out)
+    assert r"w1\x1b[2J\x1b]0;mine\x07a" in out
+    assert out.endswith("\nb\\x9b1Ac\n")
+
+
 def test_several_keys_are_corrected_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "other").write_text(Secret.simulated(2).raw.hex())
     alone, _, _ = found(capsys, folder)

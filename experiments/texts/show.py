@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, printable
 from .. import show
 
 if TYPE_CHECKING:
@@ -117,5 +117,5 @@ def _coloured(console: Console, found: "list[Found]") -> None:
             continue
         text = Text(f"line {one.line}: ", style="bold")
         for piece, term in zip(one.pieces, one.terms, strict=True):
-            text.append(piece, STYLES[level(term)])
+            text.append("\n".join(map(printable, piece.split("\n"))), STYLES[level(term)])
         console.print(text, soft_wrap=False)
