@@ -18,6 +18,7 @@ from assay.core.secret import Secret
 from assay.core.statistics import best_of_log10_p
 from assay.experiments.cli import main
 from assay.experiments.config import CONF
+from assay.experiments.texts.inputs import read_text
 from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card, key_id
 from assay.watermarks.llm.compat_kgw import TransformersKgw
@@ -299,6 +300,11 @@ def test_a_line_ends_where_jsonl_says(folder: Path, capsys: pytest.CaptureFixtur
     texts('{"text": "w1\u2028w2\u0085w3"}\r\n{"ids": [1, 2, 3]}\r\n')(folder)
     one, two, _ = found(capsys, folder)
     assert (one["tokens"], two["tokens"]) == (3, 3)
+
+
+def test_a_text_is_read_with_its_own_ends_of_lines(folder: Path) -> None:
+    (folder / "text.txt").write_bytes(b"w1\r\nw2\rw3\n")
+    assert read_text(folder / "text.txt", "a text") == "w1\r\nw2\rw3\n"
 
 
 def test_short_texts_get_p_1_where_that_is_allowed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def read_text(path: Path, what: str) -> str:
     if not path.is_file():
         raise ConfigError(f"expected {what}, found no file {path}")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # with its own ends of lines
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not in UTF-8 ({error}): expected {what}") from None
 
