@@ -1,6 +1,7 @@
 """What `assay detect` is given: texts, a card, the scheme it names, keys, a tokenizer. Bad input is a ConfigError."""
 
 import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,16 @@ def _objects(path: Path, text: str) -> Any:
             yield number, row
 
 
+def _text(found: Any, where: str) -> str:
+    if not isinstance(found, str):
+        raise ConfigError(f'{where}: expected "text" as a string, got {reprlib.repr(found)}')
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{where}: the text holds half a character ({error})") from None
+    return found
+
+
 def _line(
     path: Path, number: int, row: dict[str, Any], card: Card, tokens: Tokens | None, prompt: int
 ) -> Line:
@@ -168,7 +179,7 @@ def _line(
             'set --tokenizer=FOLDER, or give "ids"'
         )
     else:
-        ids = tokens.encode([str(row["text"])])[0]
+        ids = tokens.encode([_text(row["text"], where)])[0]
     if not isinstance(ids, list) or not all(type(v) is int for v in ids):
         raise ConfigError(f"{where}: expected ids as a list of whole numbers")
     if bad := [v for v in ids if not 0 <= v < card.vocabulary]:
