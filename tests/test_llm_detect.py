@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -14,11 +15,12 @@ import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.core.statistics import best_of_log10_p
 from assay.experiments.cli import main
 from assay.experiments.config import CONF
-from assay.experiments.texts.inputs import read_text
+from assay.experiments.texts.inputs import read_text, scheme_of
 from assay.experiments.trial import built
 from assay.watermarks.llm.card import Card, key_id
 from assay.watermarks.llm.compat_kgw import TransformersKgw
@@ -213,6 +215,17 @@ def test_stretches_share_out_what_counts_in_the_whole_text(name: str) -> None:
     assert scheme.examine(alone, [key], V).log10_p[0, 0] == pytest.approx(expected.log10_p[0, 0])
 
 
+@pytest.mark.parametrize("name", [*READERS, *OTHERS])
+def test_a_card_asks_for_no_endless_work(name: str) -> None:
+    """Every whole number that a detector reads has a bound."""
+    card = Card.of(built(yaml.safe_load((LLM / f"{name}.yaml").read_text()), name), OTHERS.get(name, ME), V)
+    assert type(scheme_of(card)).scheme == card.scheme
+    for field, value in card.settings.items():
+        if type(value) is int and field not in ("lessons", "epochs"):  # of training
+            with pytest.raises(ConfigError, match=rf"^card\.{field}: "):
+                scheme_of(replace(card, settings={**card.settings, field: 2**70}))
+
+
 Change = Callable[[Path], object]
 
 
@@ -254,7 +267,17 @@ BAD: dict[str, tuple[Change, str]] = {
     "another scheme": (card_with(scheme="kgv"), "scheme: the card says 'kgv'"),
     "a share of 2": (card_with(gamma=2.0), "gamma"),
     "a vocabulary in words": (card_with(vocabulary="many"), "vocabulary: expected a int"),
-    "no vocabulary": (card_with(vocabulary=0), "vocabulary: expected 1 to 2147483647"),
+    "no vocabulary": (card_with(vocabulary=0), "vocabulary: expected 1 to 4194304"),
+    "a vocabulary of 17 GB": (card_with(vocabulary=2**31 - 1), "vocabulary: expected 1 to 4194304"),
+    "a setting to be built": (card_with(gamma={"_target_": "this.it"}), "gamma: expected a number or a word"),
+    "a setting of a thousand lists": (
+        lambda f: (f / "card.json").write_text(
+            Card.of(Kgw(), ME, V).text().replace("0.25", "[" * 900 + "]" * 900)
+        ),
+        "gamma: expected a number or a word",
+    ),
+    "a deep card": (lambda f: (f / "card.json").write_text("[" * 200_000), "card.json is no JSON"),
+    "a deep text": (texts("[" * 200_000), "line 1: no JSON"),
     "another alphabet": (lambda f: (f / "texts.jsonl").write_bytes(b'{"text": "\xe4"}'), "is not in UTF-8"),
     "another file": (lambda f: (f / "card.json").write_text("[]"), "is no card"),
 }
@@ -297,6 +320,13 @@ def test_bad_cards_and_keys_of_others_are_named(
     (folder / "key").write_text(json.dumps(key))
     assert call(folder) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_deep_key_of_others_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "card.json").write_text(Card.of(VllmGumbel(), 5, V).text())
+    (folder / "key").write_text("[" * 200_000)
+    assert call(folder) == 2
+    assert "expected JSON with 'key'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_line_ends_where_jsonl_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

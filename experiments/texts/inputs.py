@@ -112,7 +112,7 @@ def _others_key(path: Path, text: str, scheme: str) -> Any:
     name, most = OTHER_KEYS[scheme]
     try:
         found = json.loads(text)[name]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         found = None
     keys = found if name == "keys" else [found]
     if not isinstance(keys, list) or not keys or not all(type(k) is int and 0 <= k < most for k in keys):
@@ -150,7 +150,7 @@ def _objects(path: Path, text: str) -> Any:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{path}, line {number}: no JSON ({error})") from None
             if not isinstance(row, dict) or not ("text" in row or "ids" in row):
                 raise ConfigError(f'{path}, line {number}: expected an object with "text" or "ids"')

@@ -24,6 +24,8 @@ OTHERS = {
 PRIVATE = ("texts", "tokens", "prompt", "payload", "prf")
 """Settings that detection does not need, and the function, which the card names with its version."""
 NAMES = ("scheme", "prf", "key_id", "vocabulary", "tokenizer")
+MOST_IDS = 2**22
+"""Of a vocabulary that a card may name: 16 times the largest in use, and a list of them all takes 32 MB."""
 
 
 def key_id(key: Any) -> str:
@@ -62,7 +64,7 @@ class Card:
         """ConfigError for what is no card, naming the field that is missing or of another type."""
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{name} is no JSON: {error}; expected a card of Assay") from None
         if not isinstance(content, dict) or content.pop("card", None) != FORMAT:
             raise ConfigError(f'{name} is no card: expected a JSON object with "card": "{FORMAT}"')
@@ -72,8 +74,11 @@ class Card:
                     f"{field}: expected a {kind.__name__} in {name}, got {content.get(field)!r}"
                 )
         known = {field: content.pop(field) for field in NAMES}
-        if not 1 <= known["vocabulary"] < 2**31:
-            raise ConfigError(f"vocabulary: expected 1 to {2**31 - 1} in {name}, got {known['vocabulary']}")
+        if not 1 <= known["vocabulary"] <= MOST_IDS:
+            raise ConfigError(f"vocabulary: expected 1 to {MOST_IDS} in {name}, got {known['vocabulary']}")
+        for field, value in content.items():
+            if isinstance(value, dict | list):  # which a configuration would build
+                raise ConfigError(f"{field}: expected a number or a word in {name}")
         return Card(**known, settings=content)
 
     def expect(self, other: "Card") -> None:

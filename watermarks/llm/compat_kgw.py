@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from ...core.contracts import Configured
@@ -29,6 +29,7 @@ from ...core.tilted_sums import sum_log10_p
 from .corpus import Texts
 from .permutation import lists
 from .sampling import Reading, standard
+from .windows import WIDEST
 
 TABLE = 1_000_003
 MODULUS = 2**64 - 1
@@ -47,7 +48,7 @@ class TransformersKgw(Configured):
 
     greenlist_ratio: Annotated[float, Gt(0), Lt(1)] = 0.25
     seeding_scheme: Literal["lefthash", "selfhash"] = "lefthash"
-    context_width: Annotated[int, Ge(1)] = 1
+    context_width: Annotated[int, Ge(1), Le(WIDEST)] = 1
 
     @property
     def width(self) -> int:

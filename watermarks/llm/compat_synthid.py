@@ -19,7 +19,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from ...core.contracts import Configured
@@ -28,6 +28,7 @@ from ...core.tilted_sums import sum_log10_p
 from ...kernels.text_dedup import LAST, window_keys
 from .corpus import Texts
 from .sampling import Reading
+from .windows import WIDEST
 
 MULTIPLIER = 6364136223846793005  # A
 
@@ -47,10 +48,12 @@ class TransformersSynthId(Configured):
     scheme = "compat/transformers_synthid"
     unit = "z"
 
-    ngram_len: Annotated[int, Ge(2)] = 5
-    sampling_table_size: Annotated[int, Ge(2)] = 2**16
-    sampling_table_seed: int = 0
-    context_history_size: Annotated[int, Ge(1)] = 1024
+    ngram_len: Annotated[int, Ge(2), Le(WIDEST + 1)] = 5
+    sampling_table_size: Annotated[int, Ge(2), Le(2**20)] = 2**16
+    """The law of a text is a transform of the whole table: 0.1 s of the largest."""
+    sampling_table_seed: Annotated[int, Ge(-(2**63)), Lt(2**64)] = 0
+    """What torch takes."""
+    context_history_size: Annotated[int, Ge(1), Le(2**31)] = 1024
 
     def __post_init__(self) -> None:
         size = self.sampling_table_size

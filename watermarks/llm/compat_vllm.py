@@ -25,7 +25,7 @@ from ...kernels.text_dedup import window_keys
 from ...kernels.text_prf import uniforms, wrapped
 from .corpus import Texts
 from .sampling import Reading, standard
-from .windows import words_at
+from .windows import WIDEST, words_at
 
 
 def derived(key: int, name: str) -> int:
@@ -39,7 +39,7 @@ class VllmGumbel(Configured):
     unit = "standardised sum of -ln(1 - u)"
 
     algorithm: Literal["gumbel", "dual_key_gumbel"] = "gumbel"
-    context_width: Annotated[int, Ge(1)] = 4
+    context_width: Annotated[int, Ge(1), Le(WIDEST)] = 4
     alpha: Annotated[float, Ge(0), Le(1)] = 0.1
 
     def __post_init__(self) -> None:

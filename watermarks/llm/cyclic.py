@@ -29,6 +29,7 @@ from .drawing import drawn, drawn_where, only, windows_of
 from .gumbel import keyed_ids
 from .messages import embedded, plain, shown
 from .sampling import Reading, SamplingMark, TextKey, standard, stream, streams, words_of
+from .windows import WIDEST
 
 SUMS = 2**24  # of messages at a time, 128 MB
 
@@ -40,8 +41,9 @@ class Cyclic(SamplingMark):
     unit = "largest standardised sum"
     law = "best of 2^bits messages"
 
-    width: Annotated[int, Ge(1)] = 4
-    bits: Annotated[int, Ge(1), Le(24)] = 8
+    width: Annotated[int, Ge(1), Le(WIDEST)] = 4
+    bits: Annotated[int, Ge(1), Le(16)] = 8
+    """Of 16, 256 texts at a time fill SUMS."""
     by: Literal["gumbel", "green"] = "gumbel"
     gamma: Annotated[float, Gt(0), Lt(1)] = 0.25
     delta: Annotated[float, Gt(0)] = 2.0

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from ...core.secret import Secret
@@ -22,6 +22,7 @@ from ...kernels.text_prf import uniforms
 from .corpus import Texts
 from .drawing import chosen, drawn_where, only, repeated, windows_of
 from .sampling import Reading, SamplingMark, standard, stream, streams, words_of
+from .windows import WIDEST
 
 
 def keyed_ids(
@@ -44,7 +45,7 @@ class Gumbel(SamplingMark):
     unit = "standardised sum of -ln(1 - u)"
     law = "gamma"
 
-    width: Annotated[int, Ge(1)] = 4
+    width: Annotated[int, Ge(1), Le(WIDEST)] = 4
 
     def text_mark(self, vocabulary: int) -> TextMark:
         return TextMark(vocabulary, self.width, self.prf, "gumbel")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from ...core.secret import Secret
@@ -24,7 +24,7 @@ from ...kernels.text_scores import text_scores
 from .corpus import Texts
 from .drawing import windows_of
 from .sampling import Reading, SamplingMark, standard, stream, streams, words_of
-from .windows import Window, anchored_mask, anchors
+from .windows import WIDEST, Window, anchored_mask, anchors
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Kgw(SamplingMark):
 
     gamma: Annotated[float, Gt(0), Lt(1)] = 0.25
     delta: Annotated[float, Gt(0)] = 2.0
-    width: Annotated[int, Ge(1)] = 1
+    width: Annotated[int, Ge(1), Le(WIDEST)] = 1
     window: Window = "left"
     """left: the whole window seeds the list; minhash: one id of it does; self: one of it and the candidate. The official code
     biases only the 40 likeliest candidates of self, for its time; here all of the vocabulary is biased."""

@@ -31,7 +31,7 @@ from .corpus import Texts
 from .drawing import windows_of
 from .messages import bits_of, embedded, number_of, plain, shown
 from .sampling import Reading, SamplingMark, TextKey, stream, words_of
-from .windows import words_at
+from .windows import WIDEST, words_at
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Mpac(SamplingMark):
     dedup = "v2"
 
     delta: Annotated[float, Gt(0)] = 2.0
-    width: Annotated[int, Ge(1)] = 1
+    width: Annotated[int, Ge(1), Le(WIDEST)] = 1
     """Of the window that seeds the lists and chooses the place. The official code seeds by selfhash, in which the candidate takes
     part, and chooses the place from the last two ids."""
     symbol_bits: Literal[1, 2, 4] = 2

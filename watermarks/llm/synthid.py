@@ -27,6 +27,7 @@ from ...kernels.text_words import vocabulary_words
 from .corpus import Texts
 from .drawing import repeated, windows_of
 from .sampling import Reading, SamplingMark, standard, stream, streams, words_of
+from .windows import WIDEST
 
 TAIL = 0.01
 GROUP = 8  # layers played at once: their 256 outcomes are a table
@@ -39,7 +40,7 @@ class SynthId(SamplingMark):
     unit = "z"
     law = "weighted binomials"
 
-    width: Annotated[int, Ge(1)] = 4
+    width: Annotated[int, Ge(1), Le(WIDEST)] = 4
     depth: Annotated[int, Ge(1), Le(32)] = 32
     weighting: Literal["equal", "linear"] = "linear"
     """Of layers in the statistic. linear: from 10 to 1, as deep layers have less entropy left; the weights of the official weighted

@@ -22,6 +22,8 @@ from ...kernels.text_prf import words_reference
 from ...kernels.text_words import vocabulary_words
 
 Window = Literal["left", "minhash", "self"]
+WIDEST = 64
+"""Ids of a window: marks take 1 to 5, since an edit of any one changes the word. What `words_at` holds grows with them."""
 ID = 2**31  # ids are less
 PART = 2**16  # 10 MB
 
