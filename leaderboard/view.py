@@ -1,6 +1,7 @@
 """What the page is told: the boards with their rankings, scores and frontiers, and every trial."""
 
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -25,7 +26,7 @@ def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> R
     pool = Pool()
     known = screened(item if isinstance(item, Excluded) else lean(labelled(item), memory) for item in found)
     records = sorted(known.records, key=_order)
-    boards = sorted({board_of(record) for record in records})
+    boards = sorted({board_of(record) for record in records}, key=lambda names: [*map(_natural, names)])
     place = {names: i for i, names in enumerate(boards)}
     scored = {names: list(rows) for names, rows in groupby(scores(records), key=_names)}
     frontiers = _frontiers(records)
@@ -55,6 +56,12 @@ def _order(record: Record) -> tuple[str, ...]:
     """Neighbours that are alike compress best: an attack's trials have the same strengths and costs."""
     choices = record["choices"]
     return choices["attack"], choices["watermark"], str(record["id"])
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key by which numbers count as numbers: data_5, data_20; queries_100, queries_1k, queries_10k."""
+    parts = re.split(r"(\d+k\b|\d+)", name)
+    return [int(part.replace("k", "000")) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _names(row: Record) -> Board:

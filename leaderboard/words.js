@@ -56,9 +56,10 @@ const svg = (tag, attributes) => {
 
 const MINUS = "−";
 const signed = (text) => text.replace("-", MINUS);
-const fixed = (value, digits) => (value === null || value === undefined ? "–" : signed((value + 0).toFixed(digits)));
+/** What rounds to zero has no sign. */
+const fixed = (value, digits) => (value === null || value === undefined ? "–" : signed(value.toFixed(digits).replace(/^-(?=[0.]+$)/, "")));
 const percent = (share) => (share === null || share === undefined ? "" : `${fixed(100 * share, 1)} %`);
-const points = (pp) => `${pp > 0 ? "+" : ""}${fixed(pp, 1)} pp`;
+const points = (pp) => `${pp >= 0.05 ? "+" : ""}${fixed(pp, 1)} pp`;
 const lost = (pp) => (pp < -0.05 ? `gained ${fixed(-pp, 1)} pp` : `lost ${fixed(Math.max(pp, 0), 1)} pp`);
 const percents = (share) => (share === null || share === undefined ? "–" : `${fixed(100 * share, 0)} %`);
 const compact = (value) => (value === null || value === undefined ? "–" : signed(String(Number(value.toPrecision(4)))));

@@ -279,6 +279,16 @@ def test_a_trial_is_told_whole_and_in_few_digits() -> None:
     assert trials["id"] == ["digits-cnn-adi-open-a-s0", "digits-cnn-adi-open-b-s0"]
 
 
+def test_boards_stand_by_the_numbers_in_their_names() -> None:
+    names = ["data_1", "data_5", "data_20", "queries_100", "queries_1k", "queries_10k", "standard"]
+    records = [trial() for _ in names]
+    for record, name in zip(records, sorted(names), strict=True):
+        record["choices"]["adversary"] = name
+    data = view(records)
+    assert [board["names"][2] for board in data["boards"]] == names
+    assert [data["boards"][i]["names"][2] for i in data["trials"]["board"]] == sorted(names)
+
+
 def test_an_id_is_sent_without_what_choices_and_seed_say() -> None:
     record = trial()
     (short,) = view([{**record, "id": f"{record['id']}-0123456789ab"}])["trials"]["id"]

@@ -211,6 +211,18 @@ def test_the_thiefs_own_key_is_told(browser: Browser, tmp_path: Path) -> None:
     tab.close()
 
 
+def test_what_rounds_to_zero_has_no_sign(browser: Browser, tmp_path: Path) -> None:
+    record = found(quick(), "uchida", "prune")
+    record["owner"]["unmarked_accuracy"] = record["marked"]["accuracy"] + 0.0004
+    record["curve"][0]["accuracy"] = record["marked"]["accuracy"] + 0.0004
+    written([record], tmp_path)
+    tab = opened(browser, tmp_path / "board.html", f"#cell={record['id']}")
+    words = tab.locator("dialog").inner_text()
+    assert "−0.0\t" not in words
+    assert "The owner pays 0.0 pp" in words
+    tab.close()
+
+
 def test_phone_dark_and_print(browser: Browser, several_page: Path) -> None:
     phone = opened(browser, several_page, viewport={"width": 390, "height": 844}, color_scheme="dark")
     assert phone.evaluate("document.documentElement.scrollWidth") == 390
