@@ -38,11 +38,19 @@ function intervalBar(row, name) {
   return el("span", { class: "interval", title: label }, picture);
 }
 
+/** The ranks that the intervals of a board's schemes leave open, as export.py writes them; the place where there are none. */
+const rankOf = ({ rank, tied_best: best, tied_worst: last }) => (!known(best) ? rank : best === last ? best : `${best}–${last}`);
+const rankHint = "The ranks that the 95 % intervals under the worst attack leave open (of one seed: the place); the rows stand in the order described above";
+
+/** As scores.py names it: none where every theft is proved; with how many others are as bad. */
+const worstAttack = ({ tpr_attack: attack, tpr_least: least, tpr_equals: equals }) =>
+  !attack || least === 1 ? null : attackName(attack) + (equals ? ` +${equals}` : "");
+
 function identity() {
   const few = (row) => `${row.cells} of the ${row.board_cells} attacks that this board decides: too few for a rank`;
-  const rank = (row) => row.rank ?? el("span", { title: row.decided ? few(row) : "nothing decided" }, "–");
+  const rank = (row) => (row.rank ? rankOf(row) : el("span", { title: row.decided ? few(row) : "nothing decided" }, "–"));
   return [
-    numeric("rank", "#", rank, { up: true, fixed: true, value: (row) => row.rank }),
+    numeric("rank", "#", rank, { up: true, fixed: true, value: (row) => row.rank, hint: rankHint }),
     { field: "watermark", title: "scheme", show: (row) => schemeLink(row.watermark) },
     { field: "family", title: "family" },
     { field: "reads", title: "reads" },
@@ -85,13 +93,11 @@ function outcomeColumns(rows) {
 }
 
 function scoreColumns() {
-  const ties = (row) => (known(row.tied_best) ? `${row.tied_best} to ${row.tied_worst}` : "–");
   const size = (row) => (known(row.size) ? estimate(row, "size", { scale: 100 }) : "–");
   const forging = (row) => el("span", { title: `${estimateText(row, "forging")}` }, row.forging ?? "–");
   return [
     numeric("survival_least", "proved at worst", (row) => estimate(row, "survival")),
-    { field: "tpr_attack", title: "under", show: (row) => (row.tpr_attack ? attackName(row.tpr_attack) : "–") },
-    numeric("tied_best", "rank within", ties, { up: true, hint: "Ranks that the intervals leave open" }),
+    { field: "tpr_attack", title: "under", show: (row) => worstAttack(row) ?? "–", value: worstAttack, hint: "The worst attack, and how many others are as bad; none where every theft is proved" },
     numeric("area_narrow_least", `area, ${data.budget_pp} pp`, (row) => estimate(row, "area_narrow")),
     numeric("area_wide_least", `area, ${data.wide_pp} pp`, (row) => estimate(row, "area_wide")),
     numeric("auroc_marked", "AUROC marked", (row) => estimate(row, "auroc_marked", { digits: 3 })),

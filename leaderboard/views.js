@@ -52,13 +52,14 @@ function against(name, here) {
 function schemeFacts(name, row, here) {
   const d = here.declared.get(name);
   const seeds = new Set(here.trials.filter((r) => r.choices.watermark === name).map((r) => r.seed)).size;
+  const among = here.rows.filter((other) => known(known(row?.tied_best) ? other.tied_best : other.rank)).length;
   const bits = row?.bits ? `${row.bits} bits, ${percent(row.bit_accuracy)} read right` : "";
   return lines([
     ["Reads", d?.reads],
     ["Family", d?.family],
     ["Key", d?.derivation],
     ["Paper", d?.paper === "none" ? "" : d?.paper],
-    ["Rank", row?.rank ? `${row.rank} of ${here.rows.filter((other) => other.rank).length}` : ""],
+    ["Rank", row?.rank ? `${rankOf(row)} of ${among}` : ""],
     ["Attacks decided", row ? `${row.cells} of ${row.board_cells}${row.rank || !row.decided ? "" : ", too few for a rank"}` : ""],
     ["Survived", row?.decided ? `${row.survived} of ${row.decided} decided trials over ${plural(seeds, "seed")}` : ""],
     ["Owner’s cost", known(row?.cost_pp) ? points(row.cost_pp) : ""],

@@ -211,6 +211,32 @@ def test_the_thiefs_own_key_is_told(browser: Browser, tmp_path: Path) -> None:
     tab.close()
 
 
+def test_ranks_are_the_ranges_that_intervals_leave_open(browser: Browser, tmp_path: Path) -> None:
+    """Two seeds tell nothing apart; where the reader chooses one of them, its places stand."""
+    written(many_seeds(2), tmp_path)
+    tab = opened(browser, tmp_path / "board.html")
+    ranks = "#ranking tbody td:first-child"
+    assert tab.locator(ranks).all_inner_texts() == ["1–3", "1–3", "1–3"]
+    assert "leave open" in (tab.locator("#ranking th[data-field=rank]").get_attribute("title") or "")
+    tab.locator("#ranking tbody th a").first.click()
+    assert "Rank\n1–3 of 3" in tab.locator("#view dl").first.inner_text()
+    tab.go_back()
+    tab.locator("#choose-seed select").select_option("0")
+    assert tab.locator(ranks).all_inner_texts() == ["1", "1", "3"]
+    tab.close()
+
+
+def test_no_attack_is_the_worst_where_every_theft_is_proved(browser: Browser, tmp_path: Path) -> None:
+    written([r for r in many_seeds(1) if r["choices"]["attack"] != "distill"], tmp_path)
+    tab = opened(browser, tmp_path / "board.html", "#columns=scores")
+    place = tab.locator("#ranking thead th").all_inner_texts().index("under") + 1
+    shown = tab.locator(f"#ranking tbody :nth-child({place})").all_inner_texts()
+    named = dict(zip(schemes_of(tab), [text for text in shown if text], strict=True))
+    assert named["adi_derived"] == "–"
+    assert named["lost"].endswith(" +4")
+    tab.close()
+
+
 def test_what_rounds_to_zero_has_no_sign(browser: Browser, tmp_path: Path) -> None:
     record = found(quick(), "uchida", "prune")
     record["owner"]["unmarked_accuracy"] = record["marked"]["accuracy"] + 0.0004
