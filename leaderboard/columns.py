@@ -13,10 +13,12 @@ from .ranking import OUTCOMES, Record, outcome
 
 SHARED = ("choices", "declared", "environment", "owner", "marked", "controls", "nulls", "size", "overrides")
 """Fields of a record that are the same in many."""
-GIVEN = ("strength", "queries", "examples", "steps", "keys", "models")
+GIVEN = ("strength", "queries", "examples", "steps", "keys", "models", "rivals")
 """Of a curve, the vectors that depend on the attack more than on the scheme: each vector once."""
 MEASURED = {"accuracy": 6, "agreement": 4, "statistic": 5, "log10_p": 4}
 """Of a point, the columns, with their significant digits."""
+GROUPS = {"keys": "random_keys", "models": "independent_models", "rivals": "rivals"}
+"""The page's word for each empirical null, and the record's."""
 EXTRAS = ("claimed", "tracing", "overwriter")
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
@@ -132,8 +134,8 @@ def _points(records: list[Record], pool: Pool) -> Record:
         **measured,
         "seconds": _shortened([p["cost"]["seconds"] for p in points], 2),
         "detected": [{True: 1, False: 0, None: 2}[p["detected"]] for p in points],
-        "keys_beyond": [(p["random_keys"] or {}).get("exceed") for p in points],
-        "models_beyond": [(p["independent_models"] or {}).get("exceed") for p in points],
+        "source": [pool.put(p.get("source")) for p in points],
+        **{f"{name}_beyond": [_null(p, of, "exceed") for p in points] for name, of in GROUPS.items()},
         "bits": [_bits(point) for point in points],
         "extras": {i: rounded(found) for i, found in extras.items() if found},
     }
@@ -147,14 +149,19 @@ def _bits(point: Record) -> float | None:
 
 
 def _given(curve: Sequence[Record]) -> dict[str, list[Any]]:
-    """Strengths, costs that are counts, and how many keys and models stood against each point."""
+    """Strengths, costs that are counts, and how many keys, models and rivals' models stood against each point."""
     costs = [point["cost"] for point in curve]
     return {
         "strength": [digits(point["strength"], 6) for point in curve],
         **{name: [cost[name] for cost in costs] for name in ("queries", "examples", "steps")},
-        "keys": [(point["random_keys"] or {}).get("count") for point in curve],
-        "models": [(point["independent_models"] or {}).get("count") for point in curve],
+        **{name: [_null(point, of, "count") for point in curve] for name, of in GROUPS.items()},
     }
+
+
+def _null(point: Record, of: str, what: str) -> int | None:
+    """Of a point's null: records from before rivals were a group of their own do not name them."""
+    found: int | None = (point.get(of) or {}).get(what)
+    return found
 
 
 def _transposed(rows: list[Record], names: Iterable[str] = ()) -> dict[str, list[Any]]:

@@ -14,11 +14,12 @@ function drawControls(here) {
 
 function controlsTable(schemes, measured) {
   const rows = [];
+  const rivals = measured.some((r) => r.nulls.rivals?.count);
   for (const scheme of schemes) {
     const trials = measured.filter((r) => r.choices.watermark === scheme);
-    for (const [seed, [record]] of d3.group(trials, (r) => r.seed)) rows.push(controlRow(scheme, seed, record));
+    for (const [seed, [record]] of d3.group(trials, (r) => r.seed)) rows.push(controlRow(scheme, seed, record, rivals));
   }
-  const found = ["marked", ...Object.values(CONTROLS), "independent models", "random keys"];
+  const found = ["marked", ...Object.values(CONTROLS), "independent models", ...(rivals ? ["rivals’ models"] : []), "random keys"];
   const heads = ["scheme", num("seed"), "statistic", "", ...found];
   return el("div", { class: "scroll" }, table("Negative controls by scheme", heads, rows, "figures controls"));
 }
@@ -27,10 +28,10 @@ const controlsNote = () =>
   el(
     "p",
     { class: "note" },
-    "In the picture: bars hold all random keys (wide) and all independent models (narrow), darker where nine in ten of them lie; rings are the three controls, the disc is the marked model.",
+    "In the picture: bars hold all random keys (wide) and all independent models (narrow), the line below them all rivals’ models, darker where nine in ten of them lie; rings are the three controls, the disc is the marked model.",
   );
 
-function controlRow(scheme, seed, record) {
+function controlRow(scheme, seed, record, rivals) {
   const { marked, controls, nulls } = record;
   const unit = marked.unit + (marked.trials ? `, of ${marked.trials}` : "");
   const found = Object.keys(CONTROLS).map((name) => controlCell(controls?.[name], false, name === "unmarked"));
@@ -42,6 +43,7 @@ function controlRow(scheme, seed, record) {
     controlCell(marked, true),
     ...found,
     rangeCell(nulls.independent_models),
+    ...(rivals ? [nulls.rivals?.count ? rangeCell(nulls.rivals) : "–"] : []),
     rangeCell(nulls.random_keys),
   ];
 }
@@ -50,7 +52,7 @@ function controlCell(found, expected, isVictim = false) {
   if (!found) return el("small", {}, isVictim ? "is the marked model" : "not measured");
   const wrong = !expected && found.detected === true;
   const words = el("small", { class: wrong ? "alarm" : null }, "p ", pValue(found.log10_p), `, ${verdict(found)}`);
-  return el("span", {}, compact(found.statistic), words);
+  return el("span", {}, compact(found.statistic), words, found.source === "rivals" ? el("small", {}, "by rivals") : null);
 }
 
 function rangeCell(range) {
@@ -63,17 +65,18 @@ function rangeCell(range) {
 function spreadPicture({ marked, controls, nulls }) {
   const values = [marked, ...Object.keys(CONTROLS).map((name) => controls?.[name])].map((found) => found?.statistic ?? null);
   const bars = [
-    [nulls.random_keys, 10],
-    [nulls.independent_models, 5],
+    [nulls.random_keys, 10, 8],
+    [nulls.independent_models, 5, 8],
+    [nulls.rivals, 2, 15],
   ].filter(([range]) => range?.quantiles);
   const all = [...values, ...bars.flatMap(([range]) => range.quantiles)].filter((value) => value !== null);
   const x = d3.scaleLinear(marked.trials ? [0, marked.trials] : d3.extent(all), [6, 134]);
   const picture = svg("svg", { viewBox: "0 0 140 16", width: 140, height: 16, role: "img", "aria-label": "where the statistics lie" });
   picture.append(svg("line", { x1: 6, x2: 134, y1: 8, y2: 8, stroke: "var(--line)" }));
-  const bar = ([from, to], height, fill) =>
-    svg("rect", { x: x(from) - 0.5, width: x(to) - x(from) + 1, y: 8 - height / 2, height, fill });
-  for (const [{ quantiles: q }, height] of bars)
-    picture.append(bar([q[0], q.at(-1)], height, "var(--bar)"), bar([q[1], q.at(-2)], height, "var(--faint)"));
+  const bar = ([from, to], height, middle, fill) =>
+    svg("rect", { x: x(from) - 0.5, width: x(to) - x(from) + 1, y: middle - height / 2, height, fill });
+  for (const [{ quantiles: q }, ...place] of bars)
+    picture.append(bar([q[0], q.at(-1)], ...place, "var(--bar)"), bar([q[1], q.at(-2)], ...place, "var(--faint)"));
   const disc = (value, i) => ({ cx: x(value), cy: 8, r: i ? 3 : 4, fill: i ? "var(--page)" : "var(--ink)", stroke: "var(--ink)" });
   picture.append(...values.map((value, i) => value !== null && svg("circle", disc(value, i))).filter(Boolean));
   return picture;

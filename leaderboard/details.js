@@ -94,7 +94,8 @@ function evidenceTable(record) {
     num(percent(found?.agreement)),
     num(found ? statistic(found, marked.trials) : "–"),
     num(found ? fixed(found.log10_p, 2) : "–"),
-    found ? verdict({ ...found, source: marked.source }) : "not measured",
+    found ? verdict(found) : "not measured",
+    found ? decider(found) : "",
     num(beaten(found)),
     ...spent(found?.cost),
   ];
@@ -116,21 +117,24 @@ function evidenceTable(record) {
     num(marked.unit || "statistic"),
     num("log10 p"),
     "verdict",
+    "decided by",
     num("as extreme"),
     num("seconds"),
     num("queries"),
     num("examples"),
     num("steps"),
   ];
-  return table(`Decided by ${marked.source.replace("_", " ")} at a rate of ${marked.fpr}`, heads, rows, "figures");
+  return table(`Evidence at a declared rate of ${marked.fpr}`, heads, rows, "figures");
 }
 
-/** How many nulls were at least as extreme: "0 of 200 keys". */
+const NULLS = { random_keys: "keys", independent_models: "models", rivals: "rivals" };
+const decider = ({ source }) => (!source || source === "none" ? "–" : (NULLS[source] ?? source));
+
+/** How many nulls were at least as extreme: "0 of 200 keys", "0 of 201 models, 2 of 99 rivals". */
 function beaten(found) {
   if (!found) return "";
   if (found.beyond) return found.beyond.join(", ");
-  const nouns = { random_keys: "keys", independent_models: "models" };
-  return Object.entries(nouns)
+  return Object.entries(NULLS)
     .filter(([null_]) => found[null_])
     .map(([null_, noun]) => `${found[null_].exceed} of ${found[null_].count} ${noun}`)
     .join(", ");

@@ -115,13 +115,15 @@ def _separation(done: list[Record], draws: int, seed: int) -> Record:
 
 def _above(found: Record, record: Record, null: str | None) -> float:
     """P[null < suspect] + P[equal] / 2 over one seed's nulls, from the counts of the evidence, which know whether a test is
-    two-sided. Equal scores are seen in the null scores of the owner's key; of random keys on other suspects they are not
-    recorded and count against the owner."""
-    result = found.get(null) if null else None
-    if not result or not result["count"]:
+    two-sided; of nobody's models and rivals' over those of which more exceed the suspect. Equal scores are seen in the null
+    scores of the owner's key; of random keys on other suspects they are not recorded and count against the owner."""
+    groups = ("independent_models", "rivals") if null == "independent_models" else (null,)
+    there = {name: result for name in groups if name and (result := found.get(name)) and result["count"]}
+    if not there:
         return math.nan
-    known = null == "independent_models" or found is record["marked"]
-    equal = record["nulls"][null].count(found["statistic"]) if known and found["statistic"] is not None else 0
+    name, result = max(there.items(), key=lambda pair: pair[1]["exceed"] / pair[1]["count"])
+    known = name != "random_keys" or found is record["marked"]
+    equal = record["nulls"][name].count(found["statistic"]) if known and found["statistic"] is not None else 0
     return float(1 - (result["exceed"] - equal / 2) / result["count"])
 
 

@@ -71,8 +71,9 @@ class Trial {
     const at = this.#first + i;
     const given = (name) => data.pool[curves[name][this.#place]][i];
     const beyond = (name) => (given(name) === null ? null : `${curves[`${name}_beyond`][at]} of ${given(name)} ${name}`);
-    const point = { strength: given("strength"), beyond: [beyond("keys"), beyond("models")].filter(Boolean) };
+    const point = { strength: given("strength"), beyond: ["keys", "models", "rivals"].map(beyond).filter(Boolean) };
     for (const name of ["accuracy", "agreement", "statistic", "log10_p", "bits"]) point[name] = curves[name][at];
+    point.source = data.pool[curves.source[at]];
     point.detected = [false, true, null][curves.detected[at]];
     point.loss_pp = 100 * (this.marked.accuracy - point.accuracy);
     point.cost = { seconds: curves.seconds[at] };

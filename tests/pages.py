@@ -45,6 +45,19 @@ def several() -> list[Record]:
     return [*records, worse, blocked, senseless, died, renamed(prune, task="fashion")]
 
 
+def held_against_rivals(record: Record) -> Record:
+    """The record as if 4 models of nobody and 4 of rivals had decided it, in its first theft and the rival's model by rivals."""
+    models, rivals = {"count": 4, "exceed": 1}, {"count": 4, "exceed": 2}
+    evidence = [record["marked"], *record["controls"].values(), *record["curve"]]
+    for one in filter(None, evidence):
+        one |= {"source": "independent_models", "independent_models": models, "rivals": rivals}
+        one |= {"random_keys": None, "detected": False, "log10_p": -0.4}
+    for one in (record["curve"][0], record["controls"]["marked_by_rival"]):
+        one |= {"source": "rivals", "log10_p": -0.22}
+    record["nulls"] |= {"rivals": [71.0, 72.0, 75.0, 75.0]}
+    return record
+
+
 def many_seeds(count: int = 8) -> list[Record]:
     """adi_derived and uchida as they are, seed after seed, and a scheme that is always removed."""
     base = [r for r in quick() if r["choices"]["watermark"] in ("adi_derived", "uchida")]

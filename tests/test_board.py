@@ -279,6 +279,23 @@ def test_a_trial_is_told_whole_and_in_few_digits() -> None:
     assert trials["id"] == ["digits-cnn-adi-open-a-s0", "digits-cnn-adi-open-b-s0"]
 
 
+def test_what_decides_and_rivals_are_told_of_every_point() -> None:
+    models, rivals = {"count": 201, "exceed": 0}, {"count": 99, "exceed": 2}
+    point = {
+        **stolen(0.5),
+        "source": "rivals",
+        "random_keys": None,
+        "independent_models": models,
+        "rivals": rivals,
+    }
+    data = view([trial(attack="a", curve=[point, stolen(1.0)])])
+    curves, pool = data["trials"]["curves"], data["pool"]
+    assert [pool[i] for i in curves["source"]] == ["rivals", "binomial"]
+    assert curves["models_beyond"] == [0, None]
+    assert curves["rivals_beyond"] == [2, None]
+    assert [pool[i] for i in curves["rivals"]] == [[99, None]]
+
+
 def test_boards_stand_by_the_numbers_in_their_names() -> None:
     names = ["data_1", "data_5", "data_20", "queries_100", "queries_1k", "queries_10k", "standard"]
     records = [trial() for _ in names]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import EVIL, found, many_seeds, quick, renamed, several, written
+from pages import EVIL, found, held_against_rivals, many_seeds, quick, renamed, several, written
 from playwright.sync_api import Browser, sync_playwright
 from playwright.sync_api import Page as Tab
 
@@ -208,6 +208,26 @@ def test_the_thiefs_own_key_is_told(browser: Browser, tmp_path: Path) -> None:
     words = tab.locator("dialog").inner_text()
     assert "the thief’s own key in his model" in words
     assert "log10 p −0.25: not found" in words
+    tab.close()
+
+
+def test_a_cell_and_the_controls_name_rivals(browser: Browser, tmp_path: Path) -> None:
+    record = held_against_rivals(found(quick(), "akh", "prune"))
+    written([record, found(quick(), "uchida", "prune")], tmp_path)
+    tab = opened(browser, tmp_path / "board.html", f"#cell={record['id']}")
+    rows = [row.replace("\t", " ") for row in tab.locator("dialog tbody tr").all_inner_texts()]
+    by_rivals = [row for row in rows if "rivals 1 of 4 models, 2 of 4 rivals" in row]
+    assert [row.split()[0] for row in by_rivals] == ["rival’s", "stolen"]
+    assert sum("models 1 of 4 models, 2 of 4 rivals" in row for row in rows) == len(record["curve"]) + 1
+    tab.keyboard.press("Escape")
+    heads = tab.locator("#controls thead th").all_inner_texts()
+    assert heads[-3:] == ["independent models", "rivals’ models", "random keys"]
+    uchida, akh = tab.locator("#controls tbody tr").all()
+    assert "not found\nby rivals" in akh.inner_text()
+    assert "by rivals" not in uchida.inner_text()
+    assert "71 to 75" in akh.locator("td").nth(-2).inner_text()
+    assert uchida.locator("td").nth(-2).inner_text() == "–"
+    assert len(akh.locator("rect").all()) == len(uchida.locator("rect").all())  # two bars of two nulls each
     tab.close()
 
 

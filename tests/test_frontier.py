@@ -276,6 +276,19 @@ def test_auroc_counts_equal_nulls_by_half() -> None:
     assert row["auroc_low"] is None  # both seeds agree: not estimable
 
 
+def test_auroc_is_against_the_null_that_more_often_exceeds() -> None:
+    """Nobody's models score below the suspect, rivals' do not: 3 of 4 lie above it, or one above and one equal."""
+    made = record()
+    made["nulls"]["rivals"] = [100.0, 110.0, 1.0, 2.0]
+    made["marked"]["rivals"] = {"count": 4, "exceed": 2}
+    made["curve"][0] |= {
+        "rivals": {"count": 4, "exceed": 3},
+        "independent_models": {"count": 200, "exceed": 20},
+    }
+    (row,) = scores([made])
+    assert (row["auroc_marked"], row["auroc"]) == (1 - 1.5 / 4, 1 - 3 / 4)
+
+
 def exceeding(seed: int, run: int, *counts: tuple[float, int]) -> Record:
     """A theft whose points lose so many pp and have so many of four null scores above them."""
     made = record(seed=seed, curve=[(loss, True) for loss, _ in counts], id=f"{seed}-{run}")
