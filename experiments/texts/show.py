@@ -92,8 +92,12 @@ def _print(console: Console, found: "list[Found]", unit: str, fpr: float, keys: 
     table = show.plain_table(f"Is it marked? p of each text, exact; {unit}")
     said = rows(found, fpr, keys)
     for name in said[0]:
-        side = "left" if name == "line" else "right"
-        table.add_column(name, justify=side, no_wrap=name != "message", overflow="fold")
+        table.add_column(
+            name,
+            justify="left" if name == "line" else "right",
+            no_wrap=name != "message",
+            overflow="fold",
+        )
     for row in said:
         table.add_row(*row.values())
     console.print(table)

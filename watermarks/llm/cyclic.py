@@ -43,7 +43,7 @@ class Cyclic(SamplingMark):
 
     width: Annotated[int, Ge(1), Le(WIDEST)] = 4
     bits: Annotated[int, Ge(1), Le(16)] = 8
-    """Of 16, 256 texts at a time fill SUMS."""
+    """At 16 a batch of 256 texts fills SUMS."""
     by: Literal["gumbel", "green"] = "gumbel"
     gamma: Annotated[float, Gt(0), Lt(1)] = 0.25
     delta: Annotated[float, Gt(0)] = 2.0
