@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from assay.attacks.llm.distill import divergence, most_likely
 from assay.attacks.llm.imitate import UNSEEN, Imitate, lessons
 from assay.attacks.llm.paraphrase import Redrawn
-from assay.attacks.llm.permute import Permute
+from assay.attacks.llm.permute import Permute, moved, some, transformer
 from assay.attacks.llm.reseller import Edited, Edits
 from assay.attacks.llm.rewrite import Retold, tokens_of
 from assay.attacks.llm.spoof import Favoured, learnt
@@ -227,6 +227,28 @@ def test_permuting_moves_the_weights_and_not_the_function(move: Any) -> None:
     inputs = it.task.test.inputs[:8]
     before, after = logits(victim(), inputs), logits(surrogate.model, inputs)
     assert float((before - after).abs().max()) <= 1e-5 * float(before.abs().max())
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 2), (0.25, 2), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_all_that_are_chosen_change_places(share: float, count: int) -> None:
+    for seed in range(100):
+        order = some(4, share, torch.Generator().manual_seed(seed))
+        assert sorted(order.tolist()) == [0, 1, 2, 3]
+        assert int(moved(order).sum()) == count
+
+
+def test_the_strength_of_a_permutation_is_the_share_that_moved() -> None:
+    """2 heads cannot be moved by a half; shares that move as much are one point."""
+    it = trial("permute")
+    access = Gateway(victim(), ("weights",))
+    adversary = it.adversary(Meter(access, it.trainer("thief")))
+    assert [s.strength for s in Permute(moves=("heads",))(access, adversary)] == [1.0]
+    assert [s.strength for s in Permute(moves=("residual",))(access, adversary)] == [0.25, 0.5, 1.0]
+    both = [s.strength for s in Permute(moves=("heads", "residual"), shares=(0.25,))(access, adversary)]
+    blocks = len(list(transformer(victim())[0].h))  # type: ignore[arg-type]
+    assert both == [pytest.approx((blocks + 0.25) / (blocks + 1))]
+    with pytest.raises(NotApplicable, match="change places"):
+        list(Permute(moves=())(access, adversary))
 
 
 def test_heads_are_those_of_gpt2() -> None:

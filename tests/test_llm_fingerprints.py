@@ -394,7 +394,7 @@ def test_a_learned_domain_is_taught_delta_on_green_logits_and_nothing_elsewhere(
     assert near < far
 
 
-MOVES: list[Callable[[nn.Module, torch.Generator], None]] = [
+MOVES: list[Callable[[nn.Module, torch.Generator], list[Tensor]]] = [
     lambda model, draw: permute_heads(transformer(model)[0], 2, 1.0, draw),
     lambda model, draw: permute_hidden(transformer(model)[0], 1.0, draw),
     lambda model, draw: permute_residual(model, transformer(model)[0], 1.0, draw),
