@@ -15,12 +15,10 @@ from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.experiments.api import build
 from assay.experiments.cli import main
+from assay.experiments.radioactivity.design import Arm, Design, arms
 from assay.experiments.radioactivity.plot import drawn
 from assay.experiments.radioactivity.radioactivity import (
-    Arm,
-    Design,
     Teacher,
-    arms,
     closed,
     first,
     first_guesses,
@@ -198,11 +196,31 @@ def test_first_texts_are_evidence_of_their_own(teacher: Untrained) -> None:
         ({"texts": 1}, "--texts"),
         ({"probes": 0}, "--probes"),
         ({"lr": 0.0}, "--lr"),
+        ({"tokens": 30}, "context of 32; set --tokens"),
+        ({"prompt": 32, "tokens": 1}, "context of 32; set --tokens"),
+        ({"prompt": 33}, "--prompt=32"),
     ],
 )
-def test_designs_that_measure_nothing_are_refused(wrong: dict[str, Any], said: str) -> None:
+def test_designs_that_measure_nothing_are_refused(
+    teacher: Untrained, wrong: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
-        replace(DESIGN, **wrong)
+        Untrained(teacher.trial, replace(DESIGN, **wrong))
+
+
+def test_a_share_of_no_text_is_refused_and_the_whole_context_can_be_read(teacher: Untrained) -> None:
+    assert [DESIGN.marked(share) for share in (0.0, 0.125, 1.0)] == [0, 1, 8]
+    with pytest.raises(ConfigError, match="1 % of 8 texts is none of them; set --shares"):
+        DESIGN.marked(0.01)
+    Untrained(teacher.trial, replace(DESIGN, tokens=29))
+    with pytest.raises(ConfigError, match="digits has no texts"):
+        Teacher(build("trainer.progress=false"), DESIGN)
+
+
+@pytest.mark.parametrize("delta", [float("nan"), float("inf"), 1e308, 0.0])
+def test_biases_that_no_logit_can_take_are_refused(delta: float) -> None:
+    with pytest.raises(ConfigError, match="--deltas"):
+        Arm(1.0, 1, delta)
 
 
 def test_more_prompts_than_windows_are_refused(teacher: Untrained) -> None:
@@ -249,5 +267,7 @@ def test_the_command_measures_resumes_and_draws(
 def test_bad_words_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["radioactivity", "--shares=some"]) == 2
     assert "--shares=some: expected numbers between commas" in " ".join(capsys.readouterr().err.split())
+    assert main(["radioactivity", "--texts=4", "--shares=0.01"]) == 2
+    assert "1 % of 4 texts is none of them" in " ".join(capsys.readouterr().err.split())
     assert main(["radioactivity", "--plot=picture.bmp"]) == 2
     assert "expected a name that ends in .png, .pdf, .svg" in " ".join(capsys.readouterr().err.split())

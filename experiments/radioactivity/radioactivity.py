@@ -13,7 +13,6 @@ Suffixes: N texts of training, R texts of the probe, P ids of a prompt, T ids of
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -35,49 +34,11 @@ from ..cache import code_digest
 from ..environment import environment
 from ..people import NOBODY, clean, timed, training
 from ..trial import Trial
+from .design import Arm, Design
 
 COUNTED = 0.75
 """Of the windows of unmarked text: as many as marked text, which repeats itself more, is sure to hold."""
 STEPS = 6  # points of the curve over scored ids, each twice as far as the one before
-
-
-@dataclass(frozen=True)
-class Design:
-    """What every arm shares. ConfigError for what cannot be measured."""
-
-    texts: int = 1024
-    """Of training, marked or not; each of `tokens` ids after a prompt of `prompt`."""
-    tokens: int = 112
-    prompt: int = 16
-    epochs: int = 2
-    lr: float = 1e-3
-    probes: int = 256
-    """Texts the student writes, and texts he reads."""
-    strangers: int = 200
-    """Keys of strangers that are scored beside the owner's."""
-
-    def __post_init__(self) -> None:
-        least = {"texts": 2, "tokens": 1, "prompt": 1, "epochs": 1, "probes": 1, "strangers": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ConfigError(
-                    f"expected at least {low}, got {getattr(self, name)}; set --{name}={low} or more"
-                )
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"expected a learning rate above 0, got {self.lr}; set --lr=0.001")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """share: of the training texts that are marked; 0 is the control."""
-
-    share: float
-    width: int
-    delta: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"expected shares of marked text in [0, 1], got {self.share}; set --shares")
 
 
 @dataclass(frozen=True)
@@ -86,6 +47,22 @@ class Teacher:
 
     trial: Trial
     design: Design
+
+    def __post_init__(self) -> None:
+        """ConfigError for texts that no student could read: before anything is trained."""
+        design, inputs = self.design, self.trial.task.attacker.inputs
+        if inputs.is_floating_point():
+            raise ConfigError(f"{self.trial.task.name} has no texts; set task=lm_tiny")
+        if design.prompt > inputs.shape[1]:
+            raise ConfigError(
+                f"prompts of {design.prompt} ids are longer than the task's windows; set --prompt={inputs.shape[1]} or less"
+            )
+        context = int(self.trial.task.fresh(None).context)  # type: ignore[arg-type]
+        if design.prompt + max(2, design.tokens) - 1 > context:
+            raise ConfigError(
+                f"prompts of {design.prompt} ids and texts of {design.tokens} are longer than the model's context of {context}; "
+                f"set --tokens and --prompt to {context + 1} or less in sum"
+            )
 
     @property
     def scheme(self) -> Kgw:
@@ -159,7 +136,7 @@ class Teacher:
         """The lessons, a share of them marked: a larger share holds all the marked texts of a smaller one."""
         generator = torch.Generator().manual_seed(seed_for(self.trial.seed, "radioactivity", "mixed"))
         rank_N = torch.randperm(len(self.taught_NP), generator=generator)
-        count = round(share * len(rank_N))
+        count = self.design.marked(share)
         if not count:
             return lessons(self.taught_NP, self.plain_NT)
         if count == len(rank_N):
@@ -193,7 +170,7 @@ def measured(teacher: Teacher, arm: Arm) -> dict[str, Any]:
     return {
         **asdict(arm),
         "seed": teacher.trial.seed,
-        "marked_texts": round(arm.share * teacher.design.texts),
+        "marked_texts": teacher.design.marked(arm.share),
         "closed": told(teacher, closed(teacher, student)),
         "open": told(teacher, opened(teacher, student)),
         "lessons": told(teacher, Texts.written(teacher.taught_NP, teacher.marked_NT)),
@@ -285,9 +262,3 @@ def finite(value: float) -> float | None:
 def perplexity(model: nn.Module, test: Examples) -> float:
     """On human text."""
     return float(functional.cross_entropy(logits(model, test.inputs), test.targets).exp())
-
-
-def arms(shares: Sequence[float], widths: Sequence[int], deltas: Sequence[float]) -> list[Arm]:
-    """The largest share and the control first, so that what is cut short still says something."""
-    order = sorted({0.0, *shares}, key=lambda share: (share not in (0.0, max(shares)), -share))
-    return [Arm(share, width, delta) for share in order for width in widths for delta in deltas]

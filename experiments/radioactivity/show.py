@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,19 +14,17 @@ from ...core.atomic import write_atomically
 from ...core.errors import ConfigError
 from .. import show
 from ..config import composer, digest
-
-if TYPE_CHECKING:
-    from .radioactivity import Arm, Design
+from .design import Arm, Design, arms
 
 PICTURES = (".png", ".pdf", ".svg")
 WORDS = ("task=lm_tiny", "model=gpt2_tiny", "watermark=llm/kgw", "deployment=api_text", "attack=llm/none")
 
 
 def radioactivity(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from .radioactivity import Design, arms
-
     design = Design(**{field.name: getattr(arguments, field.name) for field in fields(Design)})
     wanted = arms(*(_numbers(arguments, name) for name in ("shares", "widths", "deltas")))
+    for arm in wanted:
+        design.marked(arm.share)
     picture = Path(arguments.plot) if arguments.plot else None
     if picture is not None and picture.suffix not in PICTURES:
         raise ConfigError(f"--plot={picture}: expected a name that ends in {', '.join(PICTURES)}")
@@ -58,8 +56,8 @@ def _numbers(arguments: argparse.Namespace, name: str) -> list[Any]:
 def _measured(
     arguments: argparse.Namespace,
     rest: list[str],
-    design: "Design",
-    wanted: Sequence["Arm"],
+    design: Design,
+    wanted: Sequence[Arm],
     console: Console,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Where the summary belongs, and the record of every arm, read where it has been measured before by the same settings."""
@@ -84,8 +82,9 @@ def _measured(
         if not path.is_file() or specs[mark].config["force"]:
             if not arguments.json:
                 console.print(f"arm {number} of {len(wanted)}: {escape(str(arm))}", soft_wrap=True)
-            teacher = teachers.setdefault(mark, Teacher(prepare(specs[mark]), design))
-            found = measured(teacher, arm)
+            if mark not in teachers:
+                teachers[mark] = Teacher(prepare(specs[mark]), design)
+            found = measured(teachers[mark], arm)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
         records.append(json.loads(path.read_text()))
@@ -96,7 +95,7 @@ def _order(record: dict[str, Any]) -> tuple[float, ...]:
     return record["width"], record["delta"], record["share"]
 
 
-def _tell(records: Sequence[dict[str, Any]], design: "Design", console: Console) -> None:
+def _tell(records: Sequence[dict[str, Any]], design: Design, console: Console) -> None:
     told = show.plain_table(
         f"What a student of {design.texts} texts shows of the mark: log10 p (ids scored), prompts and repeated windows left out"
     )
@@ -126,7 +125,7 @@ def _tell(records: Sequence[dict[str, Any]], design: "Design", console: Console)
     console.print(told)
 
 
-def _draw(records: Sequence[dict[str, Any]], design: "Design", path: Path) -> None:
+def _draw(records: Sequence[dict[str, Any]], design: Design, path: Path) -> None:
     from .plot import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
