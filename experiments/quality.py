@@ -1,7 +1,7 @@
 """What a model is good for: accuracy on the test split, or, where models write, what the judge thinks of their texts."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.suspects import Suspects
+from ..core.texts import Quality
 from ..zoo.quality import quality
 from ..zoo.text_tasks import NextIds
 from ..zoo.training import Trainer
@@ -70,12 +71,15 @@ def kept(trial: Trial, mark: Owner | None, what: str, make: Callable[[], dict[st
 
 
 def utility(trial: Trial, model: nn.Module, test: Answers) -> dict[str, Any]:
-    """`accuracy`; where models write, it is the judge's, and `quality` stands beside it. test: of the test split."""
+    """`accuracy`; where models write, it is the judge's, and `quality` stands beside it: of texts too short to be read 0, and no
+    quality. test: of the test split."""
     own, reader = test.accuracy(model), judge(trial)
     if reader is None:
         return {"accuracy": own}
     seed = seed_for(trial.seed, "quality")
     task = trial.settings.task
     decode = task.tokens().decode if isinstance(task, NextIds) else None
-    found = asdict(quality(reader, model, test.data.inputs, seed, test.device, decode))
+    read = quality(reader, model, test.data.inputs, seed, test.device, decode)
+    none = {each.name: None for each in fields(Quality)} | {"accuracy": 0.0}
+    found: dict[str, Any] = none if read is None else asdict(read)
     return {"accuracy": found.pop("accuracy"), "quality": {**found, "next_token": own}}

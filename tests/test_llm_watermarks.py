@@ -14,6 +14,8 @@ import yaml
 from scipy import stats
 from torch import Tensor, nn
 
+from assay.attacks.llm.edits import deleted
+from assay.attacks.llm.reseller import Edited
 from assay.core.contracts import Recipe, Task
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
@@ -263,11 +265,22 @@ def test_marks_need_texts_and_a_writer() -> None:
         scheme("kgw").embed(nn.Linear(2, 2), key("kgw", 1), task(), no_fit)
 
 
-def test_another_vocabulary_is_no_evidence() -> None:
+@pytest.mark.parametrize("vocabulary", [4 * V, V // 2])
+def test_another_vocabulary_is_no_evidence(vocabulary: int) -> None:
     """A suspect whose ids are not the owner's cannot be read."""
-    wide = Gpt2(width=16, depth=1, heads=2, context=64).build((64,), 4 * V, 0)
-    scores = scheme("kgw").score(Suspects([wide]), [key("kgw", 1)])
+    other = Gpt2(width=16, depth=1, heads=2, context=64).build((64,), vocabulary, 0)
+    scores = scheme("kgw").score(Suspects([other]), [key("kgw", 1)])
     assert np.isnan(scores.statistic_MK).all()
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_text_of_which_nothing_is_left_is_no_evidence(name: str) -> None:
+    emptied = Edited(marked(name, 1), deleted, 1.0, 0)
+    scores = scheme(name).score(Suspects([emptied]), [key(name, 1)])
+    assert np.isnan(scores.statistic_MK).all()
+    assert scores.log10_p_MK is not None
+    assert (scores.log10_p_MK == 0).all()
+    assert scheme(name).read(emptied, key(name, 1)) is None
 
 
 class Counting(nn.Module):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
+from assay.attacks.llm.temperature import Cooled
+from assay.core.errors import NotApplicable
 from assay.core.suspects import parts
 from assay.core.texts import distinct, rep, repeated, similarity
 from assay.zoo.language import LanguageModel
@@ -60,14 +62,17 @@ def test_similarity_is_the_edit_distance(length: int) -> None:
 
 
 class Parrot(nn.Module):
-    """Writes the judge's favourite three-gram again and again."""
+    """Edits a text until it is the judge's favourite three-gram again and again, `kept` ids of it."""
 
-    def __init__(self, source: LanguageModel) -> None:
+    def __init__(self, source: LanguageModel, kept: int = 1000) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.kept = source, kept
+
+    def edit(self, ids_NT: Tensor) -> Tensor:
+        return torch.ones_like(ids_NT)[:, : self.kept]
 
     def write(self, prompts_NP: Tensor, tokens: int, seed: int, temperature: float | None = None) -> Tensor:
-        return torch.ones(len(prompts_NP), tokens, dtype=torch.int64)
+        return self.edit(torch.empty(len(prompts_NP), tokens, dtype=torch.int64))
 
 
 class Certain(nn.Module):
@@ -87,6 +92,7 @@ def test_the_judge_reads_texts_and_not_prompts() -> None:
     windows = ids(4, 40)
     windows[:, :16] = 2 + windows[:, :16] % 20
     found = quality(Certain(), Counting(), windows, seed=0)
+    assert found is not None
     assert found.accuracy == pytest.approx(1, abs=0.06)  # 1 is followed by 2 where a text comes to it
     assert found.perplexity < 10
     assert (found.rep_3, found.similarity) == (0, None)
@@ -100,11 +106,24 @@ def test_repeating_oneself_earns_no_accuracy_and_edits_are_compared() -> None:
     windows = ids(4, 40)
     windows[:, 15] = 1
     found = quality(Certain(), Parrot(replace(GPT2, context=40).build((T,), V, 0)), windows, seed=0)
+    assert found is not None
     assert found.perplexity == pytest.approx(1, abs=1e-3)
     assert found.accuracy == pytest.approx(3 / 24), "the first three-gram, and nothing after it"
     assert found.rep_3 > 0.9
     assert found.similarity is not None
     assert found.similarity < 0.5
+
+
+def test_who_passes_texts_on_unedited_is_not_compared_and_too_few_ids_are_not_judged() -> None:
+    windows, source = ids(4, 40), replace(GPT2, context=40).build((T,), V, 0)
+    cooled = quality(Certain(), Cooled(source, 0.5), windows, 0, "cpu", str)
+    assert cooled is not None
+    assert cooled.similarity is cooled.semantic_similarity is None
+    for kept in (0, 2):
+        assert quality(Certain(), Parrot(source, kept), windows, seed=0) is None
+    assert quality(Certain(), Parrot(source, 3), windows, seed=0) is not None
+    with pytest.raises(NotApplicable, match="leave 2 after a prompt"):
+        quality(Certain(), source, windows[:, :18], seed=0)
 
 
 @pytest.fixture
@@ -152,6 +171,8 @@ def test_edits_are_compared_by_what_they_mean() -> None:
         quality(Certain(), parrot, windows, 0, "cpu", d)
         for d in (None, lambda text: " ".join(words[i] for i in text))
     ]
+    assert read[0] is not None
+    assert read[1] is not None
     assert read[0].semantic_similarity is None
     assert read[1].semantic_similarity is not None
     assert 0 < read[1].semantic_similarity < 0.9

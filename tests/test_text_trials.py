@@ -83,7 +83,7 @@ def test_the_owner_s_models_are_judged_once_for_all_attacks(
     )
     judged: list[torch.nn.Module] = []
 
-    def counted(judge: torch.nn.Module, suspect: torch.nn.Module, *rest: Any) -> Quality:
+    def counted(judge: torch.nn.Module, suspect: torch.nn.Module, *rest: Any) -> Quality | None:
         judged.append(suspect)
         return quality(judge, suspect, *rest)
 
@@ -98,6 +98,19 @@ def test_the_owner_s_models_are_judged_once_for_all_attacks(
     assert one["marked"]["quality"]["semantic_similarity"] is None, "who writes edits nothing"
     meanings = [point["quality"]["semantic_similarity"] for point in other["curve"]]
     assert all(0 < more < less <= 1 for less, more in itertools.pairwise(meanings)), meanings
+
+
+def test_a_text_that_is_deleted_whole_is_worth_nothing_and_no_evidence(tmp_path: Path) -> None:
+    words = ("watermark=llm/kgw", "watermark.texts=2", "watermark.tokens=20", "deployment=api_text")
+    theft = ("attack=llm/delete", "attack.shares=[0.3,1.0]")
+    some, none = build(*TOY, *words, *theft, f"paths.runs={tmp_path}").run()["curve"]
+    assert some["statistic"] is not None
+    assert some["quality"]["perplexity"] > 1
+    assert (none["statistic"], none["log10_p"], none["accuracy"]) == (None, 0, 0)
+    assert not none["detected"]
+    texts = {name: value for name, value in none["quality"].items() if name != "next_token"}
+    assert set(texts) == set(some["quality"]) - {"next_token"}
+    assert set(texts.values()) == {None}
 
 
 def test_the_marked_model_s_texts_and_labels_are_written_once_for_all_attacks(

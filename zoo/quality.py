@@ -21,6 +21,8 @@ TEXTS, PROMPT = 64, 16
 COMPARED = 32
 """The first of them, compared by what they mean in 1.4 CPU seconds: with 30 to 50 % of the words deleted, cosines have a standard
 deviation of 0.08 and their mean an error of 0.015."""
+SHORTEST = 3
+"""Ids of a text: one three-gram."""
 
 
 def quality(
@@ -30,15 +32,20 @@ def quality(
     seed: int,
     device: str = "cpu",
     decode: Callable[[Sequence[int]], str] | None = None,
-) -> Quality:
-    """`suspect` continues the first PROMPT ids of TEXTS windows to their length. NotApplicable when it writes no texts. decode: ids
-    as text, for what edits do to the meaning."""
+) -> Quality | None:
+    """`suspect` continues the first PROMPT ids of TEXTS windows to their length; None where an edit leaves less than SHORTEST.
+    NotApplicable when it writes no texts, or the windows leave none. decode: ids as text, for what edits do to the meaning."""
     prompts_NP, tokens = windows_NT[:TEXTS, :PROMPT], windows_NT.shape[1] - PROMPT
+    if tokens < SHORTEST:
+        raise NotApplicable(
+            f"windows of {PROMPT + tokens} ids leave {tokens} after a prompt, which no judge can read; "
+            f"set task.window={PROMPT + SHORTEST} or more"
+        )
     texts_NT = texts(suspect, prompts_NP, tokens, seed, device)
-    if texts_NT.shape[1] < 3:
-        raise NotApplicable(f"the suspect writes texts of {texts_NT.shape[1]} ids, which no judge can read")
+    if texts_NT.shape[1] < SHORTEST:
+        return None
     right_NT, loss_NT = judged(judge, prompts_NP, texts_NT, device)
-    source = getattr(suspect, "source", None)  # of those who edit
+    source = getattr(suspect, "source", None) if hasattr(suspect, "edit") else None
     near = meaning = None
     if isinstance(source, nn.Module):
         unedited_NT = texts(source, prompts_NP, tokens, seed, device)

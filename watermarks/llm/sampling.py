@@ -183,11 +183,11 @@ class SamplingMark(Watermark):
     def corpus_of(
         self, model: nn.Module, prompts_NP: Tensor, vocabulary: int, device: str = "cpu"
     ) -> Texts | None:
-        """What the suspect writes; None for one that writes nothing, or in another vocabulary."""
-        if not isinstance(model, Writer):
+        """What the suspect writes; None for one that writes nothing, edits everything away, or writes in another vocabulary."""
+        if not isinstance(model, Writer) or getattr(model, "vocabulary", vocabulary) < vocabulary:
             return None
         texts_NT = texts(model, prompts_NP, self.tokens, SEED, device)
-        readable = 0 <= int(texts_NT.min()) <= int(texts_NT.max()) < vocabulary
+        readable = texts_NT.numel() > 0 and 0 <= int(texts_NT.min()) <= int(texts_NT.max()) < vocabulary
         return Texts.written(prompts_NP, texts_NT) if readable else None
 
     def summed(self, texts: Texts, keys_K: Tensor, mark: TextMark) -> tuple[Floats, Floats]:
