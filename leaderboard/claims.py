@@ -4,13 +4,12 @@ The file's form is checked by experiments/claim/claim.py; here only what is show
 excluded with its reason.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .ranking import Record
-from .store import Excluded
+from .store import Excluded, parsed
 
 NEEDED = {"scheme": str, "settings": list, "seeds": list, "numbers": list, "best_known_attack": dict}
 SHOWN = ("reads", "reported", "where", "provenance")
@@ -22,10 +21,12 @@ def claims_in(folder: Path) -> tuple[list[Record], list[Excluded]]:
     found, bad = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parsed(path.read_bytes())
             problem = next(_problems(content), None)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             content, problem = {}, f"is no JSON ({error})"
+        except OSError as error:
+            content, problem = {}, f"cannot be read ({error.strerror})"
         if problem is None:
             found.append(_shown(path.stem, content))
         else:

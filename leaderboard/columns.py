@@ -144,7 +144,8 @@ def _points(records: list[Record], pool: Pool) -> Record:
 def _bits(point: Record) -> float | None:
     """The share of the payload's bits read right, unless the statistic says it: so many of the trials."""
     found = (point.get("message") or {}).get("accuracy")
-    told = found is not None and point["trials"] and found == point["statistic"] / point["trials"]
+    statistic, trials = point["statistic"], point["trials"]
+    told = None not in (found, statistic) and trials and found == statistic / trials
     return None if told else digits(found, 4)
 
 
@@ -169,7 +170,7 @@ def _transposed(rows: list[Record], names: Iterable[str] = ()) -> dict[str, list
 
 
 def _spreads(nulls: Record | None) -> Record:
-    return {name: spread(values) for name, values in (nulls or {}).items()}
+    return {name: spread(nulls[name]) for name in GROUPS.values() if nulls and name in nulls}
 
 
 def spread(values: list[float | None]) -> Record:

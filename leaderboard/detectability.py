@@ -24,7 +24,7 @@ def detectable(found: Iterable[Record | Excluded], *folders: Path) -> Iterator[R
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             known[_key(content["config"])] = _best(content["found"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             because = f"is no output of `assay detectability` ({type(error).__name__}: {error})"
             yield Excluded(f"{path.parent.name}/{path.name}", "unreadable", because)
     for item in found:
@@ -38,8 +38,11 @@ def _told(record: Record, known: dict[str, Record]) -> Record:
 
 
 def _best(found: list[Record]) -> Record:
-    best = max(found, key=lambda one: float(one["auc"]))
-    return {"auc": float(best["auc"]), "detector": str(best["detector"]), "of": len(found)}
+    areas = [float(one["auc"]) for one in found]
+    if not all(0 <= area <= 1 for area in areas):  # nan is none either
+        raise ValueError(f"expected areas in [0, 1], got {areas}")
+    best = max(range(len(found)), key=areas.__getitem__)
+    return {"auc": areas[best], "detector": str(found[best]["detector"]), "of": len(found)}
 
 
 def _key(config: Record) -> str:

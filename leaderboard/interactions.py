@@ -81,16 +81,15 @@ def interactions(records: Iterable[Record]) -> list[Effect]:
 
 def _counts(record: Record) -> bool:
     """A theft through one account without a licence that left a clone."""
-    told = record.get("deployment") if record["status"] == "ok" else None
+    told = record.get("deployment") if record["status"] == "ok" and "deployment" in record["config"] else None
     return bool(told and told["clone"] and told["accounts"] == 1 and not told["licensed"])
 
 
 def levels(record: Record) -> tuple[str, str, str]:
     """The trial's level of each factor, from its settings."""
     watermark, deployment = record["choices"]["watermark"], record["config"]["deployment"]
-    parts = [
-        next(grant for grant in ("weights", "scores", "labels", "texts") if grant in deployment["grants"])
-    ]
+    grants = ("weights", "scores", "labels", "texts")
+    parts = [next((grant for grant in grants if grant in deployment["grants"]), "nothing")]
     if deployment.get("decimals") is not None:
         parts.append(f"{deployment['decimals']} decimals")
     parts += [_class(part) for _, part in sorted((deployment.get("defences") or {}).items())]

@@ -11,6 +11,12 @@ from typing_extensions import TypedDict
 Status = Literal["ok", "blocked", "not_applicable", "failed"]
 Group = dict[str, Any]
 AXES = ("task", "model", "watermark", "attack")
+LARGEST = 1e100
+"""No trial measures more, and sums and squares of it stay numbers."""
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Log10P = Annotated[float, Field(ge=-LARGEST, le=0)]
 
 
 def _chosen(choices: dict[str, str]) -> dict[str, str]:
@@ -20,38 +26,63 @@ def _chosen(choices: dict[str, str]) -> dict[str, str]:
 
 
 def _time(text: str) -> str:
-    datetime.fromisoformat(text)
+    try:
+        datetime.fromisoformat(text).timestamp()
+    except OverflowError as error:
+        raise ValueError(error) from None
     return text
 
 
+class Scheme(TypedDict, total=False):
+    family: str
+    reads: str
+    derivation: str
+    paper: str
+
+
 class Declared(TypedDict):
-    watermark: Group
+    watermark: Scheme
     attack: Group
 
 
+class Spent(TypedDict, total=False):
+    seconds: Number | None
+
+
 class Size(TypedDict):
-    cells: int
-    claims: int
+    cells: Count
+    claims: Count
+
+
+def _of_cells(size: Size) -> Size:
+    if size["claims"] > size["cells"]:
+        raise ValueError(f"expected at most as many claims as its {size['cells']} cells")
+    return size
 
 
 class Clone(TypedDict):
-    fidelity: float
-    accuracy: float
-    queries: float
-    log10_p: float
+    fidelity: Share
+    accuracy: Share
+    queries: Number
+    log10_p: Log10P
     detected: bool | None
 
 
 class Alarm(TypedDict):
-    queries: float | None
+    queries: Number | None
+
+
+class Customers(TypedDict):
+    customers: Annotated[int, Field(ge=1, le=2**53)]
+    alarmed: Count
 
 
 class Benign(TypedDict):
-    kinds: Group
+    kinds: dict[str, Customers]
 
 
 class Deployment(TypedDict):
-    accounts: int
+    accounts: Count
     licensed: bool
     simulation: str | None
     stopped: str | None
@@ -61,33 +92,74 @@ class Deployment(TypedDict):
     utility: Group | None
 
 
+class Part(TypedDict):
+    _target_: str
+
+
+class Reached(TypedDict):
+    grants: list[str]
+    defences: NotRequired[dict[str, Part] | None]
+    monitor: NotRequired[Part | None]
+
+
+class Config(TypedDict, total=False):
+    deployment: Reached
+
+
 class Every(TypedDict):
     """Older records lack some."""
 
     id: str
     seed: int
     status: Status
-    config: Group
+    config: Config
     choices: Annotated[dict[str, str], AfterValidator(_chosen)]
     finished: NotRequired[Annotated[str, AfterValidator(_time)] | None]
     overrides: NotRequired[list[str]]
-    spent: NotRequired[Group]
+    options: NotRequired[dict[str, str] | None]
+    reason: NotRequired[str | None]
+    traceback: NotRequired[str | None]
+    spent: NotRequired[Spent]
     declared: NotRequired[Declared]
-    size: NotRequired[Size | None]
+    size: NotRequired[Annotated[Size, AfterValidator(_of_cells)] | None]
     deployment: NotRequired[Deployment | None]
 
 
+class Verification(TypedDict, total=False):
+    queries: Number | None
+    seconds: Number | None
+
+
+class Detectability(TypedDict, total=False):
+    auc: Share | None
+
+
 class Owner(TypedDict):
-    unmarked_accuracy: float
-    embedding_seconds: float
+    unmarked_accuracy: Share
+    embedding_seconds: Number
+    verification: NotRequired[Verification | None]
+    detectability: NotRequired[Detectability | None]
+
+
+class Null(TypedDict):
+    count: Count
+    exceed: Count
+
+
+class Message(TypedDict):
+    bits: Count
+    accuracy: Share
 
 
 class Marked(TypedDict):
-    accuracy: float
-    statistic: float | None
-    log10_p: float
+    accuracy: Share
+    statistic: Number | None
+    log10_p: Log10P
     detected: bool | None
-    fpr: float
+    fpr: Annotated[float, Field(gt=0, lt=1)]
+    random_keys: NotRequired[Null | None]
+    independent_models: NotRequired[Null | None]
+    message: NotRequired[Message | None]
 
 
 class Control(TypedDict):
@@ -95,27 +167,35 @@ class Control(TypedDict):
 
 
 class Nulls(TypedDict):
-    independent_models: list[Any]
-    random_keys: list[Any]
+    independent_models: list[Number | None]
+    random_keys: list[Number | None]
+    rivals: NotRequired[list[Number | None]]
 
 
 class Cost(TypedDict):
-    seconds: float | None
-    queries: float
-    examples: float
-    steps: float
+    seconds: Number | None
+    queries: Number
+    examples: Number
+    steps: Number
+
+
+class Seen(TypedDict):
+    accuracy: Share
+    marked: Share
 
 
 class Point(TypedDict):
-    strength: float
-    accuracy: float
-    agreement: float
-    statistic: float | None
-    log10_p: float
+    strength: Number
+    accuracy: Share
+    agreement: Share
+    statistic: Number | None
+    log10_p: Log10P
     detected: bool | None
-    trials: float | None
-    random_keys: Group | None
-    independent_models: Group | None
+    trials: Number | None
+    random_keys: Null | None
+    independent_models: Null | None
+    message: NotRequired[Message | None]
+    seen: NotRequired[Seen | None]
     cost: Cost
 
 
@@ -130,14 +210,15 @@ class Measured(Every):
 
 
 @cache
-def _checks(ok: bool) -> TypeAdapter[Any]:
-    return TypeAdapter(Measured if ok else Every)
+def _checks(measured: bool) -> TypeAdapter[Any]:
+    return TypeAdapter(Measured if measured else Every)
 
 
 def faults(record: dict[str, Any]) -> Iterator[str]:
     """What the board would look for and not find, and what it would find of another kind."""
+    measured = record.get("status") == "ok" or not record.keys().isdisjoint(("curve", "nulls"))
     try:
-        _checks(record.get("status") == "ok").validate_python(record, strict=True)
+        _checks(measured).validate_python(record, strict=True)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             where, says = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")

@@ -11,8 +11,10 @@ from pages import quick, renamed
 
 from assay.core.errors import ConfigError
 from assay.experiments.cli import main
+from assay.experiments.launch.index import heads
 from assay.leaderboard.detectability import detectable
-from assay.leaderboard.export import export
+from assay.leaderboard.export import as_csv, export
+from assay.leaderboard.page import json_text
 from assay.leaderboard.ranking import Record
 from assay.leaderboard.scores import scores
 from assay.leaderboard.screen import one_per_cell, screened, sentences
@@ -104,6 +106,27 @@ DAMAGE: dict[str, tuple[Edit, str, str]] = {
         "incomplete",
         "`overrides.0`: Input should be a valid string, got 3",
     ),
+    "infinity": (
+        lambda text, record: text.replace('"log10_p": ', '"log10_p": -1e999, "was": ', 1),
+        "unreadable",
+        "infinity",
+    ),
+    "half a letter": (
+        lambda text, record: text.replace('"status": "', '"status": "\\ud800', 1),
+        "unreadable",
+        "no JSON",
+    ),
+    "levels": (
+        lambda text, record: text.replace('"config": {', '"config": {"x": ' + "[" * 300 + "]" * 300 + ", "),
+        "unreadable",
+        "254 levels",
+    ),
+    "more claims than cells": (
+        put({"cells": 2, "claims": 3}, "size"),
+        "incomplete",
+        "`size`: expected at most as many claims as its 2 cells",
+    ),
+    "words for a null score": (put(["x"], "nulls", "random_keys"), "incomplete", "`nulls.random_keys.0`"),
     "no time": (put("yesterday", "finished"), "incomplete", "`finished`: Invalid isoformat string"),
     "no seed": (without("seed"), "incomplete", "no `seed`"),
     "status": (lambda text, record: signed({**record, "status": "fine"}), "incomplete", "got 'fine'"),
@@ -123,6 +146,75 @@ def test_a_damaged_record_is_refused_and_the_others_are_read(damage: str, tmp_pa
     found = screened(store.screened())
     assert len(found.records) == 2
     assert [(e.file, e.kind) for e in found.excluded] == [(paths[1].name, kind)]
+
+
+FULL: dict[tuple[Any, ...], Any] = {
+    ("owner", "verification"): {"queries": 3, "seconds": 0.5},
+    ("owner", "detectability"): {"auc": 0.5, "detector": "strip", "of": 1},
+    ("marked", "message"): {"bits": 64, "accuracy": 1.0},
+    ("curve", 0, "message"): {"bits": 64, "accuracy": 0.5},
+    ("curve", 0, "seen"): {"accuracy": 0.9, "marked": 0.95},
+    ("deployment", "alarm"): {"queries": 5},
+    ("deployment", "benign"): {"kinds": {"everyday": {"customers": 20, "alarmed": 1}}},
+    ("options",): {"watermark": "uchida"},
+    ("reason",): "",
+}
+"""Groups that only some trials have."""
+
+
+def full() -> Record:
+    """A real record with every group, and one of each list."""
+    record: Record = json.loads(signed(next(r for r in quick() if r["deployment"] and r["size"])))
+    for path, value in FULL.items():
+        put(value, *path)("", record)
+    record["curve"] = record["curve"][:1]
+    record["nulls"] = {name: scores[:2] for name, scores in record["nulls"].items()}
+    return record
+
+
+def fields(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [
+        place
+        for name, item in inside
+        if name not in ("hash", "environment", "config")
+        for place in ((*path, name), *fields(item, (*path, name)))
+    ]
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize("value", [GONE, None, "x", -1, 1e308, True, [], {"a": None}])
+def test_no_value_of_a_field_stops_the_board(value: Any, tmp_path: Path) -> None:
+    """The record counts, or is excluded."""
+    store, record = Store(tmp_path), full()
+    path, counted = store.write(record), 0
+    for place in fields(record):
+        changed = json.loads(json.dumps(record))
+        without(*place)("", changed) if value is GONE else put(value, *place)("", changed)
+        del changed["hash"]
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        (found,) = store.screened()
+        counted += not isinstance(found, Excluded)
+        json_text(view([found]))
+        if not isinstance(found, Excluded):
+            as_csv(scores([found]) or [{}])
+    assert 0 < counted < len(fields(record))
+
+
+def test_a_folder_or_a_link_to_nothing_is_no_record(tmp_path: Path) -> None:
+    store, (path,) = stored(tmp_path, 1)
+    (store.folder / "a.json").mkdir()
+    (store.folder / "b.json").symlink_to(tmp_path / "nowhere")
+    (store.folder / "c.json").symlink_to(path)
+    for found in (store.screened(), heads(store)):
+        known = screened(found)
+        assert [(e.file, e.kind, e.because) for e in known.excluded if e.kind == "unreadable"] == [
+            ("a.json", "unreadable", "is no file"),
+            ("b.json", "unreadable", "is no file"),
+        ]
+        assert len(known.records) == 1
 
 
 def test_a_hash_is_of_what_is_said_not_of_how_it_is_spaced(tmp_path: Path) -> None:
@@ -162,6 +254,21 @@ def test_of_one_cell_the_last_counts_and_the_difference_is_told() -> None:
     assert kept == [record, other]
     assert [e.file for e in excluded] == ["older-8.json", "older-16.json"]
     assert all(record["id"] in e.because and "watermark.bits" in e.because for e in excluded)
+
+
+def test_a_trial_in_two_folders_counts_once_and_a_folder_named_twice_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        stored(tmp_path / name, 24)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    again = str(tmp_path / "one" / ".." / "one")
+    assert main(["board", "--runs", one, "--also", again]) == 0
+    assert "excluded" not in capsys.readouterr().out
+    assert main(["board", "--runs", one, "--also", two]) == 0
+    out = capsys.readouterr().out
+    assert "24 excluded, because 24 superseded:" in out
+    assert "is the same trial as one in another folder, which counts" in out
 
 
 def test_other_seeds_settings_and_trainers_are_cells_of_their_own() -> None:
@@ -238,11 +345,14 @@ def test_what_detectability_found_stands_beside_the_same_settings(tmp_path: Path
     detected(tmp_path / "detectability", 64, "other.json")
     assert list(detectable(quick(), tmp_path / "detectability")) == quick()
     detected(tmp_path / "detectability", record["config"]["watermark"]["bits"], "same.json")
-    (tmp_path / "detectability" / "torn.json").write_text("{", encoding="utf-8")
-    excluded, *records = detectable(quick(), tmp_path / "detectability")
-    assert isinstance(excluded, Excluded)
-    assert excluded.file == "detectability/torn.json"
-    rows = {
-        r["watermark"]: r["detectability_auc"] for r in scores([r for r in records if isinstance(r, dict)])
-    }
+    (tmp_path / "detectability" / "folder.json").mkdir()
+    torn = ("{", '{"config": []}', '{"config": {}, "found": [{"auc": NaN, "detector": "x"}]}', "[" * 99_999)
+    for i, text in enumerate(torn):
+        (tmp_path / "detectability" / f"torn{i}.json").write_text(text, encoding="utf-8")
+    found = list(detectable(quick(), tmp_path / "detectability"))
+    records = [item for item in found if not isinstance(item, Excluded)]
+    assert [item.file for item in found if isinstance(item, Excluded)] == [
+        f"detectability/{name}.json" for name in ("folder", "torn0", "torn1", "torn2", "torn3")
+    ]
+    rows = {r["watermark"]: r["detectability_auc"] for r in scores(records)}
     assert rows == {"uchida": 0.8, "adi_derived": None, "akh": None}

@@ -213,6 +213,7 @@ def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         ("{", "is no JSON"),
         ("[]", "is no object"),
+        (json.dumps(content()).replace("97.0", "1e999"), "is no JSON"),
         (json.dumps(content(seeds=[])), "has no `seeds`"),
         (json.dumps(content(numbers=3)), "has no `numbers`"),
         (json.dumps(content(numbers=["copy.accuracy@marked"])), "does not say what it reads"),

@@ -49,7 +49,7 @@ def _files(folder: Path) -> Iterator[tuple[str, list[int]]]:
         found = sorted((e.name, e) for e in entries if e.name.endswith(".json"))
     for name, entry in found:
         with suppress(FileNotFoundError):  # moved away meanwhile
-            facts = entry.stat()
+            facts = entry.stat(follow_symlinks=Path(entry.path).exists())
             yield name, [facts.st_mtime_ns, facts.st_size]
 
 
