@@ -130,7 +130,8 @@ def board(arguments: argparse.Namespace, rest: list[str], console: Console) -> i
     from ..leaderboard.store import Store
 
     nothing_left(rest)
-    folders = [Path(arguments.runs), *map(Path, arguments.also)]
+    named = [Path(arguments.runs), *map(Path, arguments.also)]
+    folders = list({folder.resolve(): folder for folder in named}.values())
     stores = [Store(folder / "records") for folder in folders]
     for store in stores:
         if not any(store.folder.glob("*.json")):

@@ -59,6 +59,9 @@ def _finished(record: Record) -> str:
 
 
 def _superseded(record: Record, by: Record) -> Excluded:
+    if record["id"] == by["id"]:
+        why = "is the same trial as one in another folder, which counts"
+        return Excluded(f"{record['id']}.json", "superseded", why)
     differing = sorted(_differing("", record["config"], by["config"])) or ["nothing in the settings"]
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     why = f"superseded by {by['id']}, which finished later; they differ in {', '.join(differing[:3])}{more}"
