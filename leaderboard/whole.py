@@ -156,7 +156,7 @@ class Marked(TypedDict):
     statistic: Number | None
     log10_p: Log10P
     detected: bool | None
-    fpr: Annotated[float, Field(gt=0, lt=1)]
+    fpr: Share
     random_keys: NotRequired[Null | None]
     independent_models: NotRequired[Null | None]
     message: NotRequired[Message | None]
