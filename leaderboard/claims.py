@@ -44,6 +44,8 @@ def _problems(content: Any) -> Iterator[str]:
     numbers = [*content["numbers"], content["best_known_attack"]]
     if not all(isinstance(number, dict) and isinstance(number.get("reads"), str) for number in numbers):
         yield "has a number that does not say what it reads"
+    if len({number["reads"] for number in numbers}) < len(numbers):
+        yield "has two numbers that read the same"
     if not all(isinstance(word, str) for word in content["settings"]):
         yield "has settings that are no words"
     yield from _stale(content, numbers)

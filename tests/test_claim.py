@@ -88,6 +88,19 @@ BAD: dict[str, tuple[Change, str]] = {
     "provenance": (lambda c: c["numbers"][0].update(provenance="sure"), "numbers.0.provenance"),
     "a share of nothing": (lambda c: c["best_known_attack"].pop("runs"), "expected `runs`"),
     "a share of no whole number": (lambda c: c["best_known_attack"].update(reported=97.0), "whole number"),
+    "a number read twice": (
+        lambda c: c["numbers"].append({**c["best_known_attack"], "reported": None}),
+        "prune.detected@worst: expected one number to read it, got 2",
+    ),
+    "another scheme": (
+        lambda c: c["trials"]["prune"].append("watermark=adi"),
+        "trials.prune: expected no `watermark` .`scheme` names it., got 'watermark=adi'; remove it",
+    ),
+    "another class": (lambda c: c["settings"].append("++watermark._target_=x"), "expected no `watermark`"),
+    "into the scheme": (lambda c: c["settings"].append("+attack@watermark=prune"), "expected no `watermark`"),
+    "another seed": (lambda c: c["settings"].append("seed=7"), "settings: expected no `seed`"),
+    "another folder": (lambda c: c["trials"]["copy"].append("paths.cache=x"), "expected no `paths`"),
+    "run again": (lambda c: c["settings"].append("+force=true"), "expected no `force`"),
     "no best attack": (lambda c: c.pop("best_known_attack"), "best_known_attack: Field required"),
 }
 
@@ -99,6 +112,11 @@ def test_a_wrong_file_says_what_was_expected(case: str, tmp_path: Path) -> None:
     change(said)
     with pytest.raises(ConfigError, match=message):
         load(written(tmp_path, said))
+
+
+def test_a_setting_of_the_scheme_or_of_another_seed_is_none_of_those(tmp_path: Path) -> None:
+    words = ["task=digits", "model=cnn_small", "watermark.bits=64", "attack.seed=1", "+attack.x=a@seed"]
+    assert load(written(tmp_path, content(settings=words))).settings == words
 
 
 def test_no_file_and_no_json_are_explained(tmp_path: Path) -> None:
@@ -217,6 +235,7 @@ def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (json.dumps(content(seeds=[])), "has no `seeds`"),
         (json.dumps(content(numbers=3)), "has no `numbers`"),
         (json.dumps(content(numbers=["copy.accuracy@marked"])), "does not say what it reads"),
+        (json.dumps(content(numbers=[content()["best_known_attack"]])), "read the same"),
         (json.dumps(content(settings=[5])), "settings that are no words"),
         (json.dumps(content(best_known_attack=[])), "has no `best_known_attack`"),
         (json.dumps(content(remeasured=[1])), "is no object"),

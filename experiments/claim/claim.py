@@ -6,7 +6,9 @@ found it; its reported number may be null. `remeasured` is written by `assay cla
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,14 @@ from ..paper.judge import ENOUGH
 from ..paper.preset import CLOSED, POINTS, QUANTITIES, READING, Measure, Provenance
 
 SCHEMA = 1
+ELSEWHERE = {
+    "watermark": "`scheme` names it",
+    "seed": "`seeds` names them",
+    "force": "what has run stays",
+    "paths": "`--runs` says where",
+}
+"""What no setting of a claim chooses, and why."""
+CHOICE = re.compile(r"\s*[+~]*(?:[^=@]*@)?(watermark(?=[=@]|\._target_|\s|$)|(?:seed|force|paths)\b)")
 Verdict = Literal["verified", "differs", "failed", "measured"]
 
 
@@ -115,9 +125,25 @@ def _problems(claim: Claim, path: Path) -> Sequence[str]:
     for axis in ("task", "model"):
         if not any(word.startswith(f"{axis}=") for word in claim.settings):
             found.append(f"settings: expected {axis}=NAME among them, got {claim.settings}")
+    found += _chosen(claim)
+    for reads, count in Counter(number.reads for number in claim.all_numbers).items():
+        if count > 1:
+            found.append(
+                f"{reads}: expected one number to read it, got {count}; keep one, `best_known_attack` or another"
+            )
     for number in claim.all_numbers:
         found += _reading(number, claim.trials)
     return found
+
+
+def _chosen(claim: Claim) -> Iterator[str]:
+    """Words that would measure something else than the file says."""
+    places = {"settings": claim.settings, **{f"trials.{name}": words for name, words in claim.trials.items()}}
+    for place, words in places.items():
+        for word in words:
+            if match := CHOICE.match(word):
+                why = ELSEWHERE[match[1]]
+                yield f"{place}: expected no `{match[1]}` ({why}), got {word!r}; remove it"
 
 
 def _reading(number: Reported, trials: Mapping[str, Any]) -> list[str]:

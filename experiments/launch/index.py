@@ -14,7 +14,7 @@ from ...core.atomic import write_atomically
 from ...leaderboard.store import Excluded, Record, Store
 from .plan import Table
 
-VERSION = 1
+VERSION = 2
 WORTH = 1_000
 """Records read anew from which on it is written: small stores are read as fast, and nothing is put beside results under review."""
 PLAIN = ("status", "reason", "finished", "seed", "overrides")
