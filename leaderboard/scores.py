@@ -123,7 +123,8 @@ def _above(found: Record, record: Record, null: str | None) -> float:
         return math.nan
     name, result = max(there.items(), key=lambda pair: pair[1]["exceed"] / pair[1]["count"])
     known = name != "random_keys" or found is record["marked"]
-    equal = record["nulls"][name].count(found["statistic"]) if known and found["statistic"] is not None else 0
+    alike = (record["nulls"].get(name) or []) if known and found["statistic"] is not None else []
+    equal = alike.count(found["statistic"])
     return float(1 - (result["exceed"] - equal / 2) / result["count"])
 
 

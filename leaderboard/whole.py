@@ -146,23 +146,28 @@ class Null(TypedDict):
     exceed: Count
 
 
+class Decided(TypedDict):
+    source: NotRequired[str]
+    random_keys: NotRequired[Null | None]
+    independent_models: NotRequired[Null | None]
+    rivals: NotRequired[Null | None]
+
+
 class Message(TypedDict):
     bits: Count
     accuracy: Share
 
 
-class Marked(TypedDict):
+class Marked(Decided):
     accuracy: Share
     statistic: Number | None
     log10_p: Log10P
     detected: bool | None
     fpr: Share
-    random_keys: NotRequired[Null | None]
-    independent_models: NotRequired[Null | None]
     message: NotRequired[Message | None]
 
 
-class Control(TypedDict):
+class Control(Decided):
     detected: bool | None
 
 
@@ -184,7 +189,7 @@ class Seen(TypedDict):
     marked: Share
 
 
-class Point(TypedDict):
+class Point(Decided):
     strength: Number
     accuracy: Share
     agreement: Share
@@ -192,8 +197,6 @@ class Point(TypedDict):
     log10_p: Log10P
     detected: bool | None
     trials: Number | None
-    random_keys: Null | None
-    independent_models: Null | None
     message: NotRequired[Message | None]
     seen: NotRequired[Seen | None]
     cost: Cost

@@ -387,8 +387,8 @@ def test_rates_at_smaller_false_positive_rates_are_read_off_exact_p_values() -> 
             -2.305,
             [None] * 2,
         ),
-        ({"source": "independent_models", "rivals": {"count": 1}}, -math.log10(2), [None] * 2),
-        ({"source": "rivals", "rivals": {"count": 99}}, -math.log10(5), [None] * 2),
+        ({"source": "independent_models", "rivals": {"count": 1, "exceed": 0}}, -math.log10(2), [None] * 2),
+        ({"source": "rivals", "rivals": {"count": 99, "exceed": 0}}, -math.log10(5), [None] * 2),
         ({"source": "none"}, 0.0, [None] * 2),
     ],
 )
