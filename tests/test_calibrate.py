@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from assay.core.dispersion import dispersion
+from assay.core.errors import ConfigError
 from assay.core.scores import Scores
 from assay.core.statistics import clopper_pearson, clustered_rate
-from assay.experiments.calibrate.calibrate import null
+from assay.experiments.calibrate.calibrate import calibration, null
 from assay.experiments.calibrate.plot import sorted_p
+from assay.experiments.calibrate.show import tell
 from assay.experiments.cli import main
 from assay.experiments.matrix import Matrix
 from assay.experiments.trial import Kind
@@ -127,6 +130,71 @@ def test_an_interval_excludes_a_tail_that_lies() -> None:
     found = null("models", scores, range(99), [0], 99, 0.01)
     assert found.low is not None
     assert found.low > 0.01
+
+
+def matrix(models: int, keys: int, tail: bool, mark: float = 30.0) -> Matrix:
+    """Hits of 100 at 0.1 everywhere, less than 30, but for the owner's key on the marked model."""
+    hits_MK = np.random.default_rng(8).binomial(100, 0.1, (3 + models, 2 + keys)).astype(np.float64)
+    hits_MK[2, 0] = mark
+    scores = Scores.binomial(hits_MK, 100, 0.1, "hits") if tail else Scores(hits_MK, "hits")
+    valid = ("random_keys", "independent_models") if keys else ("independent_models",)
+    return Matrix(scores, [], range(2, 2 + keys), {}, ["other_seed"] * models, valid, 0.01)
+
+
+def told(found: Matrix, capsys: pytest.CaptureFixture[str]) -> str:
+    tell(calibration(found), "mine", Console(width=132))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("models", "keys", "words"),
+    [
+        (8, 0, "1 of 1 at 11.1 %; p supports no rate below 11.1 %"),
+        (99, 0, "1 of 1 at 1 %; p supports no rate below 1 %"),
+        (8, 200, "1 of 1 at 1 %, 1 of 1 at 0.498 %; p supports no rate below 0.498 %"),
+    ],
+)
+def test_an_empirical_null_is_asked_for_no_rate_below_its_own(
+    models: int, keys: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = told(matrix(models, keys, tail=False), capsys)
+    assert words in said
+    of = f"{keys} random keys" if keys else f"{models} independent models"
+    assert f"p is the rank among {of}" in said
+
+
+def test_an_exact_tail_is_asked_for_every_rate_and_says_what_its_nulls_bound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """30 of 100 at 0.1: p = 2e-8; 25: 1e-5. 1 of these 99 models is claimed, which bounds the rate by 4.7 %."""
+    found = matrix(99, 0, tail=True)
+    said = told(found, capsys)
+    assert "1 of 1 at 1 %, 1 of 1 at 0.1 %, 1 of 1 at 0.0001 %" in said
+    (models,) = calibration(found).nulls
+    assert (models.claims, models.auroc) == (1, 1.0)
+    assert models.bound == pytest.approx(stats.beta.ppf(0.95, 2, 98))
+    assert "it is at most 4.7 % (owner's key, independent models)" in said
+    assert "0 of 1 at 0.0001 %" in told(matrix(99, 0, tail=True, mark=25), capsys)
+
+
+def test_the_area_counts_ties_half_and_is_none_of_an_unreadable_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hits_M = np.array([[9.0], [9], [10], [9], [10], [11], [12], [np.nan]])
+    scores = Scores(hits_M, "hits")
+    found = null("models", scores, [3, 4, 5, 7], [0], 3, 0.01)
+    assert found.auroc == pytest.approx((1 + 1 / 2) / 3)
+    two_sided = null("models", Scores(hits_M, "hits", centre=11), [3, 4, 5], [0], 3, 0.01)
+    assert two_sided.auroc == pytest.approx((1 + 1 / 2) / 3)
+    assert "nan" not in told(matrix(2, 2, tail=True, mark=math.nan), capsys)
+
+
+@pytest.mark.parametrize("tail", [True, False])
+def test_nothing_is_said_without_a_null(tail: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"found none that can be read; set verification.null_models=99"):
+        calibration(matrix(0, 0, tail))
+    assert "nan" not in told(matrix(1, 1, tail=True), capsys)
+    assert "independent models" not in told(matrix(0, 9, tail=True), capsys)
 
 
 def test_unreadable_models_are_left_out() -> None:

@@ -16,6 +16,12 @@ from ..config import composer, digest
 if TYPE_CHECKING:
     from .calibrate import Calibration, Null
 
+NULLS = {
+    "independent_models": "independent models",
+    "random_keys": "random keys",
+    "rivals": "models of rivals",
+}
+
 
 def calibrate(arguments: argparse.Namespace, rest: list[str], console: Console) -> int:
     from ..trial import prepare
@@ -35,7 +41,7 @@ def calibrate(arguments: argparse.Namespace, rest: list[str], console: Console) 
     if arguments.json:
         print(json.dumps(content, indent=1))  # noqa: T201
         return 0
-    _tell(found, name, console)
+    tell(found, name, console)
     place = Path(trial.settings.paths.runs) / "calibrate" / f"{name}-{digest(content['config'])[:12]}"
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(place.with_suffix(".json"), (json.dumps(content, indent=1) + "\n").encode())
@@ -44,9 +50,9 @@ def calibrate(arguments: argparse.Namespace, rest: list[str], console: Console) 
     return 0
 
 
-def _tell(found: "Calibration", name: str, console: Console) -> None:
+def tell(found: "Calibration", name: str, console: Console) -> None:
     table = show.plain_table(f"Is the p-value of {name} what it says? Declared rate {found.fpr:g}")
-    for column in ("null", "scores", "mean", "sd", "claims", "observed rate, 95 %", "correlation"):
+    for column in ("null", "scores", "mean", "sd", "claims", "observed rate, 95 %", "correlation", "AUROC"):
         table.add_column(column, justify="left" if column == "null" else "right")
     for null in found.nulls:
         table.add_row(*_row(null))
@@ -57,6 +63,7 @@ def _tell(found: "Calibration", name: str, console: Console) -> None:
     console.print(
         f"marked model: {statistic} {found.unit}, p = {show.p_value(marked.log10_p)} ({marked.source})"
     )
+    console.print(_found_at(found), soft_wrap=True)
     console.print(_verdict(found), soft_wrap=True)
 
 
@@ -72,28 +79,38 @@ def _row(null: "Null") -> list[str]:
         null.name,
         str(len(null.statistics)),
         f"{null.mean:.4g}",
-        f"{null.sd:.3g}",
+        "-" if math.isnan(null.sd) else f"{null.sd:.3g}",
         claims,
         observed,
         correlation,
+        "-" if math.isnan(null.auroc) else f"{null.auroc:.3f}",
     ]
+
+
+def _found_at(found: "Calibration") -> str:
+    """The true-positive rate, of one model."""
+    told = ", ".join(f"{int(hit)} of 1 at {_percent(rate)}" for rate, hit in found.found_at) or "none"
+    least = f"; p supports no rate below {_percent(found.supported)}" if found.supported else ""
+    return f"marked models found: {told}{least}"
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
 
 
 def _verdict(found: "Calibration") -> str:
     """What the intervals allow to be said, and no more."""
-    models = found.nulls[0]
     if found.law is None:
-        return (
-            f"There is no exact tail: p is the rank among {models.units} independent models, so it is exact and at least "
-            f"1/{models.units + 1}; 0 of {models.units} bounds a threshold's rate by {found.supported:.2%} (95 %)."
-        )
+        return _rank(found)
     off = [n.name for n in found.nulls if n.low is not None and n.low > found.fpr]
     words = [
         f"The observed rate exceeds the declared one: {', '.join(off)}."
         if off
         else "No null contradicts the declared rate."
     ]
-    spread = models.dispersion
+    bounds = [f"{_percent(n.bound)} ({n.name})" for n in found.nulls if n.bound is not None]
+    words.append(f"At 95 % confidence it is at most {', '.join(bounds)}.")
+    spread = found.nulls[0].dispersion
     if spread is not None and spread.log10_p <= -2:
         words.append(
             f"Hits of the owner's key on one model are correlated ({spread.rho:.2g}, p = {show.p_value(spread.log10_p)}): "
@@ -101,3 +118,15 @@ def _verdict(found: "Calibration") -> str:
             "not for this key over models."
         )
     return " ".join(words)
+
+
+def _rank(found: "Calibration") -> str:
+    """Where no exact tail decides."""
+    from ...core.statistics import rate_bound
+    from .calibrate import decides
+
+    name, count = decides(found.marked)
+    return (
+        f"There is no exact tail: p is the rank among {count} {NULLS.get(name, name)}, so it is exact and at least "
+        f"1/{count + 1}; 0 of {count} bounds a threshold's rate by {_percent(rate_bound(0, count))} (95 %)."
+    )
