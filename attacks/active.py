@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.examples import Examples
 from ..core.suspects import logits
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import Pictures, affordable, student, within_budget
+from .extract import Pictures, affordable, shuffled, student
 
 
 def least_sure(model: nn.Module, inputs: Tensor, count: int) -> Tensor:
@@ -43,7 +43,7 @@ class Active(Attack):
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         # The budget limits what is asked, not what is looked at.
-        generous = within_budget(_without_limit(adversary), self.pictures, self.count)
+        generous = shuffled(adversary, self.pictures, self.count)
         total = max(2, affordable(adversary, round(self.share * len(generous))))
         first = max(2, round(self.start * total))
         data = Examples(generous[:first], access.labels(generous[:first]))
@@ -57,7 +57,3 @@ class Active(Attack):
                 return
             data = data.join(Examples(pool[picks], access.labels(pool[picks])))
             pool = pool[torch.ones(len(pool), dtype=torch.bool).index_fill_(0, picks, False)]
-
-
-def _without_limit(adversary: Adversary) -> Adversary:
-    return replace(adversary, queries=None)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ..core.contracts import Objective
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import asked_once, growing, student
+from .extract import growing, student, within_budget
 from .perturb import adversarial
 
 
@@ -52,6 +52,6 @@ class AdversarialExtraction(Attack):
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         objective = beside(self.epsilons, self.share, self.steps)
-        for data in growing(asked_once(adversary), self.shares, access.labels):
+        for data in growing(within_budget(adversary), self.shares, access.labels):
             model = student(adversary, self.student, data, self.epochs, objective=objective)
             yield Surrogate(float(len(data)), model)

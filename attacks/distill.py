@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..core.errors import NotApplicable
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import asked_once, growing, student
+from .extract import growing, student, within_budget
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Distill(Attack):
             raise NotApplicable(
                 "the vocabulary's scores of every id are too many to keep; set attack=llm/distill"
             )
-        for data in growing(asked_once(adversary), self.shares, access.scores):
+        for data in growing(within_budget(adversary), self.shares, access.scores):
             yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs, self.loss))
 
     def loss(self, logits: Tensor, scores: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ..core.examples import Examples
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import asked_once, growing, student
+from .extract import growing, student, within_budget
 
 
 class Together(nn.Module):
@@ -44,7 +44,7 @@ class Ensemble(Attack):
     student: Any = None
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        for data in growing(asked_once(adversary), self.shares, access.labels):
+        for data in growing(within_budget(adversary), self.shares, access.labels):
             students = [
                 student(adversary, self.student, part, self.epochs, self.loss, number=i + 1)
                 for i, part in enumerate(self._parts(data))

@@ -24,25 +24,24 @@ def affordable(adversary: Adversary, wanted: int) -> int:
     return wanted if adversary.queries is None else min(wanted, adversary.queries)
 
 
-def within_budget(adversary: Adversary, pictures: Pictures = "own", count: int = 0) -> Tensor:
-    """The thief's inputs, or `count` of the gallery, in a random order and cut to the query budget."""
+def shuffled(adversary: Adversary, pictures: Pictures = "own", count: int = 0) -> Tensor:
+    """The thief's inputs, or `count` of the gallery, in a random order, whatever his budget is."""
     own = adversary.data.inputs
     inputs = own if pictures == "own" else abstract_images(count, tuple(own.shape[1:])).float() / 255
     generator = torch.Generator().manual_seed(seed_for(adversary.seed, "queries"))
-    order = torch.randperm(len(inputs), generator=generator)
-    return inputs[order[: affordable(adversary, len(order))]]
+    return inputs[torch.randperm(len(inputs), generator=generator)]
 
 
-def asked_once(adversary: Adversary) -> Tensor:
-    """The thief's inputs within his budget. NotApplicable for a budget above their number, which would only repeat the row of
-    a thief without a limit."""
-    count = len(adversary.data)
-    if adversary.queries is not None and adversary.queries > count:
+def within_budget(adversary: Adversary, pictures: Pictures = "own", count: int = 0) -> Tensor:
+    """`shuffled`, cut to the budget of a thief who asks about each input once. NotApplicable for a budget above their number, which
+    would only repeat the row of a thief without a limit."""
+    inputs = shuffled(adversary, pictures, count)
+    if adversary.queries is not None and adversary.queries > len(inputs):
         raise NotApplicable(
-            f"the thief asks about each of his {count} inputs once, and a budget of {adversary.queries} limits nothing; "
-            f"set adversary.queries={count} or lower, or null"
+            f"the thief asks about each of {len(inputs)} inputs once, and a budget of {adversary.queries} limits nothing; "
+            f"set adversary.queries={len(inputs)} or lower, or null"
         )
-    return within_budget(adversary)
+    return inputs[: adversary.queries]
 
 
 def growing(inputs: Tensor, shares: Sequence[float], ask: Callable[[Tensor], Tensor]) -> Iterator[Examples]:
@@ -86,5 +85,5 @@ class Extract(Attack):
     """An architecture (+model@attack.student=mlp); None: the victim's."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        for data in growing(asked_once(adversary), self.shares, access.labels):
+        for data in growing(within_budget(adversary), self.shares, access.labels):
             yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.examples import Examples
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import affordable, student, within_budget
+from .extract import affordable, shuffled, student
 
 
 def stepped(model: nn.Module, data: Examples, size: float) -> Tensor:
@@ -43,7 +43,7 @@ class Jbda(Attack):
     student: Any = None
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        seeds = within_budget(adversary)[: self.seeds]
+        seeds = shuffled(adversary)[: affordable(adversary, self.seeds)]
         data = Examples(seeds, access.labels(seeds))
         for i in range(self.rounds + 1):
             model = student(adversary, self.student, data, self.epochs)

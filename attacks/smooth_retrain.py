@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ..core.errors import ConfigError
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import growing, student, within_budget
+from .extract import growing, shuffled, student
 from .trajectory import drawing
 
 
@@ -43,7 +43,7 @@ class SmoothRetrain(Attack):
     student: Any = None
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        inputs = within_budget(adversary)
+        inputs = shuffled(adversary)
         if adversary.queries is not None:
             inputs = inputs[: adversary.queries // self.views]
         if len(inputs) < 2:

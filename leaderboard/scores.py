@@ -184,7 +184,8 @@ def _size(done: list[Record]) -> Record:
     models = max(sum(score is not None for score in null["independent_models"]) for null in nulls)
     keys = sum(len(null["random_keys"]) for null in nulls)
     units = max(1, min(models, keys, cells))
-    chosen = math.prod(different_keys(done)[seed] for seed in worst_of)
+    settled = different_keys(done)
+    chosen = math.prod(settled[seed] for seed in worst_of)
     low = clustered_rate(found, cells, units, 1 - 0.05 / chosen)[0]
     high = clustered_rate(found, cells, units)[1]
     return {"fpr": declared, "size_cells": cells, **_named("size", ("", *EXACT), (found / cells, low, high))}

@@ -19,7 +19,7 @@ from assay.attacks.prune import Prune
 from assay.attacks.sequence import OnLabels, OnWeights
 from assay.attacks.smooth_retrain import SmoothRetrain, jittered
 from assay.core.contracts import Grant
-from assay.core.errors import ConfigError
+from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.suspects import logits
 from assay.core.theft import Access, Adversary, Attack, Surrogate
@@ -90,6 +90,23 @@ def test_every_query_is_counted_and_the_budget_is_kept(name: str, limit: int | N
     costs = [s.cost for s in surrogates if s.cost]
     assert [float(c.queries) for c in costs] == [s.strength for s in surrogates]
     assert all(part.min() >= 0 and part.max() <= 1 for part in access.inputs)
+
+
+@pytest.mark.parametrize("name", ["extract", "random", "adaptive", "ensemble"])
+def test_a_budget_that_limits_nothing_is_refused(name: str) -> None:
+    """It would repeat the row of another."""
+    count = 200 if name in ("random", "adaptive") else len(trial().task.attacker)
+    with pytest.raises(
+        NotApplicable, match=rf"each of {count} inputs once.*set adversary\.queries={count} or lower"
+    ):
+        ran(FAST[name], queries=count + 1)
+
+
+@pytest.mark.parametrize("name", ["jbda", "active", "smooth"])
+def test_who_asks_otherwise_than_once_about_each_has_any_budget(name: str) -> None:
+    """Jacobian augmentation makes inputs, smoothing asks of each several times, uncertainty leaves most out."""
+    surrogates, _ = ran(FAST[name], queries=2000)
+    assert surrogates
 
 
 def test_a_budget_too_small_for_smoothing_is_refused() -> None:

@@ -54,7 +54,20 @@ def test_the_first_of_a_permutation_are_torchs(seed: int, vocabulary: int, first
     assert found.packed.cache_info().currsize == 0, "few ids, for the first time"
     assert found.among(seed, ids) == expected
     assert found.packed.cache_info().currsize == 1
-    assert first_places(seed, vocabulary, first).sum() == min(first, vocabulary)
+
+
+def test_a_list_that_many_ids_were_asked_of_answers_the_next_few() -> None:
+    found, ids = Lists(100, 25), list(range(100))
+    answers = found.among(3, ids)
+    assert found.among(3, ids[:2]) == answers[:2]
+    assert found.packed.cache_info().hits == 1
+
+
+@pytest.mark.parametrize(("vocabulary", "first"), [(2, 1), (7, 0), (100, 25), (1000, 999), (1000, 1000)])
+def test_all_places_are_followed_at_once(vocabulary: int, first: int) -> None:
+    for seed in range(50):
+        order = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(seed))
+        assert set(np.flatnonzero(first_places(seed, vocabulary, first))) == set(order[:first].tolist())
 
 
 def test_as_many_lists_are_kept_as_their_bytes_allow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,12 +37,13 @@ class Lists:
 
     def among(self, seed: int, ids: Sequence[int]) -> list[bool]:
         """Whether each id is among torch.randperm(vocabulary, generator=torch.Generator().manual_seed(seed))[:first]."""
-        if seed in self.asked or len(ids) > MANY:
-            bits = self.packed(seed)
-            return [bool(bits[i >> 3] >> (7 - (i & 7)) & 1) for i in ids]
+        known = seed in self.asked
         if len(self.asked) >= ASKED:
             self.asked.clear()
         self.asked.add(seed)
+        if known or len(ids) > MANY:
+            bits = self.packed(seed)
+            return [bool(bits[i >> 3] >> (7 - (i & 7)) & 1) for i in ids]
         swap_G = swaps(seed, self.vocabulary, self.first)
         return [followed(swap_G, place) for place in ids]
 
