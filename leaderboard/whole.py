@@ -33,6 +33,15 @@ def _time(text: str) -> str:
     return text
 
 
+def _within(part: str, whole: str) -> AfterValidator:
+    def check(counts: dict[str, int]) -> dict[str, int]:
+        if counts[part] > counts[whole]:
+            raise ValueError(f"expected `{part}` to be at most `{whole}`, {counts[whole]}")
+        return counts
+
+    return AfterValidator(check)
+
+
 class Scheme(TypedDict, total=False):
     family: str
     reads: str
@@ -54,12 +63,6 @@ class Size(TypedDict):
     claims: Count
 
 
-def _of_cells(size: Size) -> Size:
-    if size["claims"] > size["cells"]:
-        raise ValueError(f"expected at most as many claims as its {size['cells']} cells")
-    return size
-
-
 class Clone(TypedDict):
     fidelity: Share
     accuracy: Share
@@ -78,7 +81,7 @@ class Customers(TypedDict):
 
 
 class Benign(TypedDict):
-    kinds: dict[str, Customers]
+    kinds: dict[str, Annotated[Customers, _within("alarmed", "customers")]]
 
 
 class Deployment(TypedDict):
@@ -121,7 +124,7 @@ class Every(TypedDict):
     traceback: NotRequired[str | None]
     spent: NotRequired[Spent]
     declared: NotRequired[Declared]
-    size: NotRequired[Annotated[Size, AfterValidator(_of_cells)] | None]
+    size: NotRequired[Annotated[Size, _within("claims", "cells")] | None]
     deployment: NotRequired[Deployment | None]
 
 
@@ -141,9 +144,12 @@ class Owner(TypedDict):
     detectability: NotRequired[Detectability | None]
 
 
-class Null(TypedDict):
+class Beyond(TypedDict):
     count: Count
     exceed: Count
+
+
+Null = Annotated[Beyond, _within("exceed", "count")]
 
 
 class Decided(TypedDict):

@@ -124,7 +124,17 @@ DAMAGE: dict[str, tuple[Edit, str, str]] = {
     "more claims than cells": (
         put({"cells": 2, "claims": 3}, "size"),
         "incomplete",
-        "`size`: expected at most as many claims as its 2 cells",
+        "`size`: expected `claims` to be at most `cells`, 2",
+    ),
+    "more beyond than drawn": (
+        put({"count": 2, "exceed": 3}, "marked", "random_keys"),
+        "incomplete",
+        "`marked.random_keys`: expected `exceed` to be at most `count`, 2",
+    ),
+    "more alarmed than customers": (
+        put({"kinds": {"everyday": {"customers": 20, "alarmed": 21}}}, "deployment", "benign"),
+        "incomplete",
+        "`deployment.benign.kinds.everyday`: expected `alarmed` to be at most `customers`, 20",
     ),
     "words for a null score": (put(["x"], "nulls", "random_keys"), "incomplete", "`nulls.random_keys.0`"),
     "no time": (put("yesterday", "finished"), "incomplete", "`finished`: Invalid isoformat string"),
