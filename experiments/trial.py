@@ -198,6 +198,7 @@ class Trial:
         budget, task = self.settings.adversary, self.task
         data = self.thiefs_data()
         meter.examples = len(data)
+        meter.fit.share = budget.data if self.attack.data != "none" else 1.0
         shape, source = task.shape, self.settings.task
 
         def build(architecture: Architecture, seed: int) -> nn.Module:

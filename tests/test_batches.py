@@ -69,6 +69,17 @@ def test_batches_come_in_a_new_order_each_epoch_and_keep_their_targets() -> None
     assert all(torch.equal(inputs.long(), targets) for inputs, targets in loader)
 
 
+@pytest.mark.parametrize(("count", "share"), [(3, 0.01), (14, 0.05), (58, 0.2), (7, 0.3)])
+def test_few_examples_go_round_until_an_epoch_is_as_long_as_one_over_all(count: int, share: float) -> None:
+    loader = Loader(examples(count), 16, 0, share=share)
+    assert len(loader) == -(-(round(count / share) - 1) // 16)
+    inputs = torch.cat([inputs for inputs, _ in loader])
+    times = Counter(inputs.flatten(1).sum(1).tolist())
+    assert len(times) == count
+    assert max(times.values()) - min(times.values()) <= 1
+    assert sum(times.values()) == round(count / share)
+
+
 class Scalar(nn.Module):
     """One weight that the images do not touch."""
 

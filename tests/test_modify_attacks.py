@@ -114,6 +114,21 @@ def accuracy(model: nn.Module) -> float:
     return float((logits(model, test.inputs).argmax(-1) == test.targets).double().mean())
 
 
+# --- means -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_thief_with_few_examples_takes_as_many_steps() -> None:
+    steps = []
+    for share in (0.05, 1.0):
+        it = trial("watermark=none", "attack=finetune", f"adversary.data={share}")
+        access, meter, adversary = means(it, it.task.fresh(0))
+        found = list(meter.over(it.attack(access, adversary)))
+        steps.append([s.cost.steps for s in found if s.cost])
+        assert len(adversary.data) == round(share * 288)
+    assert steps[0] == steps[1]
+    assert len(steps[0]) > 1
+
+
 # --- formats ---------------------------------------------------------------------------------------------------------------
 
 

@@ -26,13 +26,15 @@ class Loader:
 
     `extra_per_batch` examples of `extra` are appended to every batch (Adi et al. 2018: triggers
     travel in the clean batches), in rounds: in an epoch none is seen twice before all are seen once. A last
-    batch of one example joins the one before: batch norm cannot normalise it."""
+    batch of one example joins the one before: batch norm cannot normalise it. Of data that are a `share` of what there is, an
+    epoch goes round 1 / share times."""
 
     data: Examples
     batch_size: int
     seed: int
     extra: Examples | None = None
     extra_per_batch: int = 0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         count = 0 if self.extra is None else len(self.extra)
@@ -42,13 +44,14 @@ class Loader:
                 f"got {count} examples and {self.extra_per_batch} per batch"
             )
         self.generator = torch.Generator().manual_seed(self.seed)
+        self.drawn = round(len(self.data) / self.share)
 
     def __len__(self) -> int:
-        return max(1, -(-(len(self.data) - 1) // self.batch_size))
+        return max(1, -(-(self.drawn - 1) // self.batch_size))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         cuts = torch.arange(1, len(self)) * self.batch_size
-        order = self._order(len(self.data), len(self.data))
+        order = self._order(len(self.data), self.drawn)
         batches = (self.data.take(index) for index in order.tensor_split(cuts))
         if self.extra is not None and self.extra_per_batch:
             picks = self._order(len(self.extra), len(self) * self.extra_per_batch).view(len(self), -1)
@@ -83,10 +86,11 @@ class Hardware(Configured):
 
 
 class Trainer:
-    """A `Fit` (core/contracts.py) bound to hardware, a recipe and a seed; it counts its gradient steps."""
+    """A `Fit` (core/contracts.py) bound to hardware, a recipe and a seed; it counts its gradient steps. share: of the data that
+    there are; recipes count epochs, and who holds few examples takes as many steps in one as who holds all."""
 
-    def __init__(self, hardware: Hardware, recipe: Recipe, seed: int) -> None:
-        self.hardware, self.recipe, self.seed = hardware, recipe, seed
+    def __init__(self, hardware: Hardware, recipe: Recipe, seed: int, share: float = 1.0) -> None:
+        self.hardware, self.recipe, self.seed, self.share = hardware, recipe, seed, share
         self.steps = 0
         self.fits = 0
 
@@ -117,7 +121,7 @@ class Trainer:
         model = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
         frozen = freeze_all_but(model, only)
         seed = seed_for(self.seed, "fit", self.fits)
-        loader = Loader(data, recipe.batch_size, seed, extra, extra_per_batch)
+        loader = Loader(data, recipe.batch_size, seed, extra, extra_per_batch, self.share)
         before = self.steps
 
         def at_epoch(epoch: int, live: nn.Module) -> None:
