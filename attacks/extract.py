@@ -13,10 +13,10 @@ from ..core.errors import NotApplicable
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from ..zoo.strangers import abstract_images
+from ..zoo.strangers import THIEFS, abstract_images
 
 Pictures = Literal["own", "abstract"]
-"""The thief's own examples, or a public gallery of another distribution (zoo/strangers.py)."""
+"""The thief's own examples, or a gallery of another distribution (zoo/strangers.py), which holds no picture of the owners'."""
 
 
 def affordable(adversary: Adversary, wanted: int) -> int:
@@ -27,7 +27,7 @@ def affordable(adversary: Adversary, wanted: int) -> int:
 def shuffled(adversary: Adversary, pictures: Pictures = "own", count: int = 0) -> Tensor:
     """The thief's inputs, or `count` of the gallery, in a random order, whatever his budget is."""
     own = adversary.data.inputs
-    inputs = own if pictures == "own" else abstract_images(count, tuple(own.shape[1:])).float() / 255
+    inputs = own if pictures == "own" else abstract_images(count, tuple(own.shape[1:]), THIEFS).float() / 255
     generator = torch.Generator().manual_seed(seed_for(adversary.seed, "queries"))
     return inputs[torch.randperm(len(inputs), generator=generator)]
 

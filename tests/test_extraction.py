@@ -21,6 +21,7 @@ from assay.attacks.smooth_retrain import SmoothRetrain, jittered
 from assay.core.contracts import Grant
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
+from assay.core.secret import Secret
 from assay.core.suspects import logits
 from assay.core.theft import Access, Adversary, Attack, Surrogate
 from assay.deployments.reach import Gateway
@@ -28,6 +29,8 @@ from assay.experiments.api import build
 from assay.experiments.meter import Meter
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
+from assay.watermarks.trigger import TriggerKey
+from assay.zoo.strangers import unrelated
 
 ALL: tuple[Grant, ...] = ("weights", "scores", "labels")
 
@@ -129,6 +132,17 @@ def test_the_gallery_is_of_no_class_and_in_one_order() -> None:
     assert pictures.shape == (50, *trial().task.shape)
     assert torch.equal(pictures, within_budget(adversary, "abstract", 50))
     assert affordable(replace(adversary, queries=7), 50) == 7
+
+
+def test_no_picture_of_the_thiefs_gallery_is_a_trigger() -> None:
+    """adi takes the first pictures of the owners' gallery; zhang_unrelated and cfw choose among the first 200 on digits."""
+    adversary = trial().adversary(Meter(Gateway(trial().task.fresh(0), ALL), trial().trainer("thief")))
+    asked = (within_budget(adversary, "abstract", 2000) * 255).round().to(torch.uint8)
+    owners = unrelated(trial().task, 2000)
+    adi = build("watermark=adi").watermark.keygen(trial().task, Secret.simulated(0))
+    assert isinstance(adi, TriggerKey)
+    assert torch.equal(owners[:100], adi.images_T)
+    assert len(torch.cat((asked, owners)).flatten(1).unique(dim=0)) == 4000
 
 
 def test_smoothed_answers_outvote_one_that_is_changed() -> None:

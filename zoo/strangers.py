@@ -11,14 +11,17 @@ from ..core.contracts import Task
 from ..kernels import philox
 from . import data
 
+OWNERS, THIEFS = (0, 0), (0, 1)
+"""Galleries, by the key of their Philox stream: one distribution, no picture in common."""
+
 
 @cache
-def abstract_images(count: int, shape: tuple[int, ...]) -> Tensor:
-    """A public gallery of abstract pictures (count, *shape) uint8: three waves per channel, one of them hard-edged.
+def abstract_images(count: int, shape: tuple[int, ...], gallery: tuple[int, int] = OWNERS) -> Tensor:
+    """Abstract pictures (count, *shape) uint8: three waves per channel, one of them hard-edged.
 
-    In place of the paper's abstract art, which cannot be redistributed; drawn from the Philox stream (0, 0)."""
+    In place of the paper's abstract art, which cannot be redistributed."""
     channels, height, width = shape
-    u = philox.uniforms((0, 0), count * channels * 12).reshape(count, channels, 3, 4)
+    u = philox.uniforms(gallery, count * channels * 12).reshape(count, channels, 3, 4)
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     frequency, phase = 6 * (u[..., :2] - 0.5), 2 * math.pi * u[..., 2]
     angle = frequency[..., :1, None] * x + frequency[..., 1:, None] * y
