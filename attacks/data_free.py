@@ -17,7 +17,7 @@ from ..core.errors import ConfigError
 from ..core.examples import Examples
 from ..core.secret import seed_for
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import affordable
+from .extract import affordable, recipe_for
 from .trajectory import drawing
 
 CONTRAST = 3.0
@@ -98,7 +98,7 @@ class DataFree(Attack):
         optimizer = torch.optim.Adam(maker.parameters(), self.lr)
         seed = seed_for(adversary.seed, "student")
         model = adversary.fresh(seed) if self.student is None else adversary.build(self.student, seed)
-        recipe = replace(adversary.recipe, epochs=self.epochs, batch_size=4 * self.batch)
+        recipe = replace(recipe_for(adversary, self.student, self.epochs), batch_size=4 * self.batch)
         total = affordable(adversary, self.budget)
         size = self._size(total)
         kept: list[Examples] = []

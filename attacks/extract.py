@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from ..core.contracts import Loss, Objective
+from ..core.contracts import Loss, Objective, Recipe
 from ..core.errors import NotApplicable
 from ..core.examples import Examples
 from ..core.secret import seed_for
@@ -54,6 +54,12 @@ def growing(inputs: Tensor, shares: Sequence[float], ask: Callable[[Tensor], Ten
         yield Examples(inputs[:count], torch.cat(answers))
 
 
+def recipe_for(adversary: Adversary, architecture: Any, epochs: int) -> Recipe:
+    """The task's recipe for so many epochs, with what a student of this architecture needs otherwise. None: the victim's."""
+    own = {} if architecture is None else architecture.learns_by
+    return replace(adversary.recipe, epochs=epochs, **own)
+
+
 def student(
     adversary: Adversary,
     architecture: Any,
@@ -63,10 +69,10 @@ def student(
     objective: Objective | None = None,
     number: int = 0,
 ) -> nn.Module:
-    """A network from scratch, trained by the task's recipe for so many epochs. number: of several students, each its own seed."""
+    """A network from scratch, trained by `recipe_for` it. number: of several students, each its own seed."""
     seed = seed_for(adversary.seed, "student", *([number] if number else []))
     fresh = adversary.fresh(seed) if architecture is None else adversary.build(architecture, seed)
-    recipe = replace(adversary.recipe, epochs=epochs)
+    recipe = recipe_for(adversary, architecture, epochs)
     label = f"student, {len(data)} examples"
     return adversary.fit(fresh, data, recipe=recipe, loss=loss, objective=objective, label=label)
 

@@ -18,7 +18,7 @@ from assay.attacks.knockoff import Bandit, Knockoff, clusters, soft_loss
 from assay.attacks.prune import Prune
 from assay.attacks.sequence import OnLabels, OnWeights
 from assay.attacks.smooth_retrain import SmoothRetrain, jittered
-from assay.core.contracts import Grant
+from assay.core.contracts import Grant, Recipe
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.secret import Secret
@@ -26,10 +26,12 @@ from assay.core.suspects import logits
 from assay.core.theft import Access, Adversary, Attack, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
+from assay.experiments.config import CONF
 from assay.experiments.meter import Meter
 from assay.experiments.people import clean
 from assay.experiments.trial import Trial
 from assay.watermarks.trigger import TriggerKey
+from assay.zoo.models import Mlp, VitTiny
 from assay.zoo.strangers import unrelated
 
 ALL: tuple[Grant, ...] = ("weights", "scores", "labels")
@@ -143,6 +145,34 @@ def test_no_picture_of_the_thiefs_gallery_is_a_trigger() -> None:
     assert isinstance(adi, TriggerKey)
     assert torch.equal(owners[:100], adi.images_T)
     assert len(torch.cat((asked, owners)).flatten(1).unique(dim=0)) == 4000
+
+
+WITH_STUDENT = [
+    path.stem for path in sorted((CONF / "attack").glob("*.yaml")) if "student:" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", [*WITH_STUDENT, "sequence"])
+def test_a_transformer_is_trained_by_what_trains_it_whoever_asks(name: str) -> None:
+    """SGD at the task's rate leaves it at chance; any other architecture keeps the task's recipe."""
+    recipes: list[Recipe] = []
+
+    def fit(model: nn.Module, *_: object, recipe: Recipe, **__: object) -> nn.Module:
+        recipes.append(recipe)
+        return model.eval()
+
+    extract = build(f"attack={'extract' if name == 'sequence' else name}").attack
+    it = build("adversary.data=0.05")
+    meter = Meter(Gateway(it.task.fresh(0), ALL), it.trainer("thief"))
+    adversary = replace(it.adversary(meter), fit=fit)
+    found = []
+    for architecture in (VitTiny(width=8, depth=1), Mlp()):
+        attack = replace(extract, student=architecture)  # type: ignore[call-arg]
+        recipes.clear()
+        next(iter((OnLabels({"first": attack}) if name == "sequence" else attack)(meter.access, adversary)))
+        found.append({(r.optimizer, r.lr, r.weight_decay) for r in recipes})
+    own = it.task.recipe
+    assert found == [{("adam", 1e-3, 0.0)}, {(own.optimizer, own.lr, own.weight_decay)}]
 
 
 def test_smoothed_answers_outvote_one_that_is_changed() -> None:

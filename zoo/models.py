@@ -48,6 +48,8 @@ class Architecture(Configured, ABC):
     layer: str
     takes: ClassVar[Literal["pictures", "bytes", "ids"]] = "pictures"
     """The inputs it is made for."""
+    learns_by: ClassVar[dict[str, Any]] = {}
+    """Fields of a recipe that a student of this architecture takes in place of the task's, which may not train it."""
 
     @abstractmethod
     def network(self, shape: Shape, classes: int) -> nn.Module: ...
@@ -156,6 +158,8 @@ class _Logits(nn.Module):
 @dataclass(frozen=True)
 class VitTiny(Architecture):
     """ViTForImageClassification from a configuration, no download."""
+
+    learns_by = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}  # noqa: RUF012 - a class variable, as declared above
 
     layer: str = "net.model.vit.layers.3.mlp.fc2"
     patch: Annotated[int, Ge(1)] = 2
