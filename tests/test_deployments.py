@@ -13,11 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from assay.attacks.extract import Extract
+from assay.attacks.sequence import OnLabels
 from assay.core.contracts import Grant
 from assay.core.errors import ConfigError, Denied, NotApplicable
 from assay.core.examples import Examples, Ledger
 from assay.core.suspects import logits
-from assay.core.theft import Access, Adversary
+from assay.core.theft import Access, Adversary, Attack
 from assay.deployments.defences import Defence, Filter, LabelOnly, Noise, Rounded, TopK, relabelled
 from assay.deployments.gateway import Refused
 from assay.deployments.guard import Guard
@@ -35,7 +36,7 @@ from assay.experiments.exposure import admit, untimed
 from assay.experiments.meter import Meter
 from assay.experiments.suite import grid
 from assay.experiments.trial import built
-from assay.zoo.models import CnnSmall
+from assay.zoo.models import CnnSmall, Mlp
 from assay.zoo.tasks import Digits
 
 GRANTS: tuple[Grant, ...] = get_args(Grant)
@@ -405,6 +406,14 @@ def test_a_thief_who_is_stopped_trains_on_what_he_was_told() -> None:
     assert [len(data) for data in taken] == [10, 20, 25]
     assert torch.equal(taken[2].targets, logits(MODEL, taken[2].inputs).argmax(1))
     assert torch.equal(taken[2].inputs[:20], taken[1].inputs)
+    assert mine.reason == "budget"
+
+
+@pytest.mark.parametrize("attack", [Extract(student=Mlp()), OnLabels({"first": Extract(student=Mlp())})])
+def test_a_stopped_thief_keeps_to_his_own_architecture(attack: Attack) -> None:
+    mine, adversary = thief(Gateway(MODEL, ("labels",), guard=Guard(budget=25)))
+    *_, last = endured(attack, mine, adversary)
+    assert last.model.state_dict().keys() == Mlp().build((1, 8, 8), 10, seed=0).state_dict().keys()
     assert mine.reason == "budget"
 
 
