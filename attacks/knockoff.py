@@ -18,7 +18,7 @@ from torch.nn import functional
 from ..core.examples import Examples
 from ..core.suspects import logits
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import Pictures, growing, student, within_budget
+from .extract import Pictures, affordable, growing, shuffled, student, within_budget
 from .trajectory import drawing
 
 
@@ -82,18 +82,21 @@ class Knockoff(Attack):
     student: Any = None
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        inputs = within_budget(adversary, self.pictures, self.count)
         if self.strategy == "random":
+            inputs = within_budget(adversary, self.pictures, self.count)
             for data in growing(inputs, self.shares, access.scores):
                 yield Surrogate(float(len(data)), self._student(adversary, data))
         else:
-            yield from self._adaptive(access, adversary, inputs)
+            yield from self._adaptive(access, adversary)
 
     def _student(self, adversary: Adversary, data: Examples) -> nn.Module:
         return student(adversary, self.student, data, self.epochs, soft_loss)
 
-    def _adaptive(self, access: Access, adversary: Adversary, inputs: Tensor) -> Iterator[Surrogate]:
-        """The budget goes to half of the gallery, so that there is a choice; a student per share, whose loss is the reward."""
+    def _adaptive(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
+        """The budget limits what is asked: half of the gallery at most, so that there is a choice. A student per share, whose loss
+        is the reward."""
+        inputs = shuffled(adversary, self.pictures, self.count)
+        total = max(2, affordable(adversary, len(inputs) // 2))
         generator = drawing(adversary, "policy")
         kind_N = clusters(inputs, min(self.kinds, len(inputs)), generator)
         bandit = Bandit(torch.zeros(int(kind_N.max()) + 1), torch.zeros(int(kind_N.max()) + 1))
@@ -101,7 +104,7 @@ class Knockoff(Attack):
         asked = Examples(inputs[:0], torch.zeros(0, adversary.classes))
         model: nn.Module | None = None
         for share in sorted(self.shares):
-            goal = max(2, round(share * max(2, len(inputs) // 2)))
+            goal = max(2, round(share * total))
             while len(asked) < goal:
                 kind, picks = self._drawn(bandit, kind_N, left, goal - len(asked), generator)
                 left[picks] = False

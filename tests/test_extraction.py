@@ -97,21 +97,43 @@ def test_every_query_is_counted_and_the_budget_is_kept(name: str, limit: int | N
     assert all(part.min() >= 0 and part.max() <= 1 for part in access.inputs)
 
 
-@pytest.mark.parametrize("name", ["extract", "random", "adaptive", "ensemble"])
+@pytest.mark.parametrize("name", ["extract", "random", "ensemble"])
 def test_a_budget_that_limits_nothing_is_refused(name: str) -> None:
     """It would repeat the row of another."""
-    count = 200 if name in ("random", "adaptive") else len(trial().task.attacker)
+    count = 200 if name == "random" else len(trial().task.attacker)
     with pytest.raises(
         NotApplicable, match=rf"each of {count} inputs once.*set adversary\.queries={count} or lower"
     ):
         ran(FAST[name], queries=count + 1)
 
 
-@pytest.mark.parametrize("name", ["jbda", "active", "smooth"])
+@pytest.mark.parametrize("name", ["jbda", "active", "smooth", "adaptive"])
 def test_who_asks_otherwise_than_once_about_each_has_any_budget(name: str) -> None:
-    """Jacobian augmentation makes inputs, smoothing asks of each several times, uncertainty leaves most out."""
+    """Jacobian augmentation makes inputs, smoothing asks of each several times, uncertainty and a policy leave most out."""
     surrogates, _ = ran(FAST[name], queries=2000)
     assert surrogates
+
+
+def untaught(attack: Attack, **means: object) -> tuple[list[float], Asked]:
+    """Strengths and questions of a thief whose students stay as they began, before a victim that learnt nothing."""
+    access = Asked(trial().task.fresh(0), ALL)
+    adversary = trial().adversary(Meter(access, trial().trainer("thief")))
+    adversary = replace(adversary, fit=lambda model, *_, **__: model.eval(), **means)  # type: ignore[arg-type]
+    return [s.strength for s in attack(access, adversary)], access
+
+
+@pytest.mark.parametrize(("queries", "asked"), [(None, 100), (60, 60), (150, 100)])
+def test_a_policy_spends_all_of_a_budget(queries: int | None, asked: int) -> None:
+    """On half of the gallery at most."""
+    strengths, access = untaught(FAST["adaptive"], queries=queries)
+    assert (strengths[-1], access.queries) == (asked, asked)
+
+
+def test_uncertainty_asks_to_the_end_where_rounds_are_more_than_queries() -> None:
+    """Of 7 inputs it asks 4: 2 at random, then 0.2 a round."""
+    few = trial().task.attacker.take(slice(0, 7))
+    strengths, access = untaught(Active(rounds=10, epochs=1), data=few)
+    assert (strengths, access.queries) == ([2, 3, 4], 4)
 
 
 def test_a_budget_too_small_for_smoothing_is_refused() -> None:
