@@ -37,7 +37,7 @@ class Active(Attack):
     start: Annotated[float, Gt(0), Le(1)] = 0.2
     """Of these, asked at random before there is a student; 10 % in the paper."""
     rounds: Annotated[int, Ge(1)] = 4
-    """10 in the paper."""
+    """10 in the paper; fewer where there are fewer queries than rounds."""
     epochs: Annotated[int, Ge(1)] = 40
     student: Any = None
 
@@ -48,12 +48,12 @@ class Active(Attack):
         first = max(2, round(self.start * total))
         data = Examples(generous[:first], access.labels(generous[:first]))
         pool = generous[first:]
-        for i in range(self.rounds + 1):
-            model = student(adversary, self.student, data, self.epochs)
-            yield Surrogate(float(len(data)), model)
-            goal = first + round((i + 1) * (total - first) / self.rounds)
-            picks = least_sure(model, pool, goal - len(data)) if len(pool) else torch.zeros(0).long()
-            if i == self.rounds or not len(picks):
-                return
+        goals = {first + round((i + 1) * (total - first) / self.rounds) for i in range(self.rounds)}
+        model = student(adversary, self.student, data, self.epochs)
+        yield Surrogate(float(first), model)
+        for goal in sorted(goals - {first}):
+            picks = least_sure(model, pool, goal - len(data))
             data = data.join(Examples(pool[picks], access.labels(pool[picks])))
             pool = pool[torch.ones(len(pool), dtype=torch.bool).index_fill_(0, picks, False)]
+            model = student(adversary, self.student, data, self.epochs)
+            yield Surrogate(float(goal), model)
