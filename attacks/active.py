@@ -41,6 +41,10 @@ class Active(Attack):
     epochs: Annotated[int, Ge(1)] = 40
     student: Any = None
 
+    @property
+    def gallery(self) -> int:
+        return self.count if self.pictures == "abstract" else 0
+
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         # The budget limits what is asked, not what is looked at.
         generous = shuffled(adversary, self.pictures, self.count)

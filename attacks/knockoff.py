@@ -18,7 +18,7 @@ from torch.nn import functional
 from ..core.examples import Examples
 from ..core.suspects import logits
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .extract import Pictures, affordable, growing, shuffled, student, within_budget
+from .extract import affordable, growing, shuffled, student, within_budget
 from .trajectory import drawing
 
 
@@ -65,12 +65,12 @@ class Bandit:
 @dataclass(frozen=True)
 class Knockoff(Attack):
     needs = "scores"
-    data = "unlabelled"
+    data = "none"
     axis = "queries"
     paper = "Orekondy et al., CVPR 2019, arXiv:1812.02766"
 
     strategy: Literal["random", "adaptive"] = "random"
-    pictures: Pictures = "abstract"
+    pictures: Literal["abstract"] = "abstract"
     count: Annotated[int, Ge(2)] = 2000
     """Of the gallery. The official code transfers 60,000 to 80,000."""
     kinds: Annotated[int, Ge(2)] = 10
@@ -80,6 +80,10 @@ class Knockoff(Attack):
     shares: tuple[Annotated[float, Gt(0), Le(1)], ...] = (0.25, 0.5, 1.0)
     """Of what is asked: all of the gallery at random, half of it by choice."""
     student: Any = None
+
+    @property
+    def gallery(self) -> int:
+        return self.count
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         if self.strategy == "random":

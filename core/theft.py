@@ -44,7 +44,8 @@ class Access(Protocol):
 
 @dataclass(frozen=True)
 class Cost:
-    """What the thief spent up to a surrogate: wall seconds in the attack, queries answered, examples owned, gradient steps."""
+    """What the thief spent up to a surrogate: wall seconds in the attack, queries answered, examples owned (a
+    gallery's, else what the attack declares), gradient steps."""
 
     seconds: float
     queries: int
@@ -109,7 +110,7 @@ class Attack(Configured, ABC):
     goal: ClassVar[Literal["remove", "claim"]] = "remove"
     """remove: the thief's model shall carry no evidence; claim: an accuser's key shall find models he did not mark."""
     data: ClassVar[Literal["none", "unlabelled", "labelled"]]
-    """What the thief must own; how much and of which distribution is the adversary's (conf/adversary)."""
+    """What the thief must own beside a gallery; how much and of which distribution is the adversary's (conf/adversary)."""
     axis: ClassVar[str]
     """The unit of strength: epochs, sparsity, bits, queries."""
     preserves: ClassVar[bool] = False
@@ -117,6 +118,11 @@ class Attack(Configured, ABC):
     scheme_known: ClassVar[bool] = False
     key_known: ClassVar[Literal["none", "partial", "full"]] = "none"
     paper: ClassVar[str]
+
+    @property
+    def gallery(self) -> int:
+        """How many pictures from elsewhere the thief holds in place of data of his own."""
+        return 0
 
     @abstractmethod
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]: ...

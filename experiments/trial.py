@@ -197,8 +197,9 @@ class Trial:
         self.check_means()
         budget, task = self.settings.adversary, self.task
         data = self.thiefs_data()
-        meter.examples = len(data)
-        meter.fit.share = budget.data if self.attack.data != "none" else 1.0
+        own = self.attack.data != "none" and not self.attack.gallery
+        meter.examples = len(data) if own else self.attack.gallery
+        meter.fit.share = budget.data if own else 1.0
         shape, source = task.shape, self.settings.task
 
         def build(architecture: Architecture, seed: int) -> nn.Module:
@@ -240,7 +241,7 @@ class Trial:
         """ConfigError when the thief's data or queries allow no attack of this kind."""
         budget, name = self.settings.adversary, f"attack {self.spec.choices['attack']}"
         count = round(budget.data * len(self.task.attacker))
-        if self.attack.data != "none" and count < 2:
+        if self.attack.data != "none" and not self.attack.gallery and count < 2:
             raise ConfigError(
                 f"{name} trains on the thief's data, and adversary.data={budget.data} of {len(self.task.attacker)} examples "
                 f"leaves {count}; set adversary.data=1.0"

@@ -136,6 +136,27 @@ def test_uncertainty_asks_to_the_end_where_rounds_are_more_than_queries() -> Non
     assert (strengths, access.queries) == ([2, 3, 4], 4)
 
 
+@pytest.mark.parametrize(
+    ("attack", "asked", "held"),
+    [
+        ("knockoff", 2000, 2000),
+        ("knockoff_adaptive", 1000, 2000),
+        ("copycat", 2000, 2000),
+        ("active attack.pictures=abstract", 1500, 3000),
+        ("data_free", 5824, 0),
+    ],
+)
+def test_who_asks_with_pictures_from_elsewhere_needs_no_data(attack: str, asked: int, held: int) -> None:
+    """He holds his gallery, whatever share of the split is his."""
+    it = build("adversary.data=0", *f"attack={attack}".split())
+    access = Gateway(it.task.fresh(0), ALL)
+    meter = Meter(access, it.trainer("thief"))
+    adversary = replace(it.adversary(meter), fit=lambda model, *_, **__: model.eval())
+    *_, last = meter.over(it.attack(access, adversary))
+    assert last.cost
+    assert (last.cost.queries, last.cost.examples) == (asked, held)
+
+
 def test_a_budget_too_small_for_smoothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"adversary\.queries=10"):
         ran(SmoothRetrain(epochs=1), queries=9)
