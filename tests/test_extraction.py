@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -200,17 +201,18 @@ def test_a_transformer_is_trained_by_what_trains_it_whoever_asks(name: str) -> N
     """SGD at the task's rate leaves it at chance; any other architecture keeps the task's recipe."""
     recipes: list[Recipe] = []
 
-    def fit(model: nn.Module, *_: object, recipe: Recipe, **__: object) -> nn.Module:
+    def fit(model: nn.Module, *_: object, recipe: Recipe | None = None, **__: object) -> nn.Module:
+        assert recipe
         recipes.append(recipe)
         return model.eval()
 
-    extract = build(f"attack={'extract' if name == 'sequence' else name}").attack
+    extract: Any = build(f"attack={'extract' if name == 'sequence' else name}").attack
     it = build("adversary.data=0.05")
     meter = Meter(Gateway(it.task.fresh(0), ALL), it.trainer("thief"))
     adversary = replace(it.adversary(meter), fit=fit)
     found = []
     for architecture in (VitTiny(width=8, depth=1), Mlp()):
-        attack = replace(extract, student=architecture)  # type: ignore[call-arg]
+        attack: Attack = replace(extract, student=architecture)
         recipes.clear()
         next(iter((OnLabels({"first": attack}) if name == "sequence" else attack)(meter.access, adversary)))
         found.append({(r.optimizer, r.lr, r.weight_decay) for r in recipes})
