@@ -3,6 +3,9 @@ victim disagree most; the victim's gradient comes from differences of its answer
 
 A step of the generator, then several fresh batches for the student, which learns the victim's log-probabilities by their L1
 distance. Papers spend millions of queries. Here the student trains again on all its batches after every round.
+
+At the preset's budget the generator takes 26 steps, and a frozen one gives clones of digits within 1 pp (one seed): what copies the
+victim are random smooth pictures and the loss.
 """
 
 from collections.abc import Iterator
