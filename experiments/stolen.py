@@ -1,7 +1,8 @@
 """What an attack yields, kept in the artifact cache where several trials share it.
 
 A scheme that embeds nothing leaves every thief the same model, so one theft serves all of them: their trials judge it by other
-keys. A theft is kept only if all its models, read back, answer the test split to the bit.
+keys. A theft is kept only if all its models, read back, answer the test split to the bit, and none has forward hooks, which are
+not among its weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,7 +85,9 @@ def _keep(
 
 
 def _holds(build: Build, model: nn.Module, inputs: Tensor) -> bool:
-    """Whether the network with the model's weights answers as the model does, to the bit."""
+    """Whether the network with the model's weights answers as the model does, to the bit. A hook may fire on other inputs alone."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return False
     with suppress(ConfigError):
         again = filled(build(), model.state_dict(), Path("surrogate"))
         if any(getattr(again, name, None) != getattr(model, name, None) for name in BEYOND_WEIGHTS):

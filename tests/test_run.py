@@ -113,9 +113,14 @@ def test_schemes_that_embed_nothing_are_judged_on_one_theft(
     assert marked["reason"] == "AssertionError: the theft is done", "a marked model is another one to steal"
 
 
-def test_a_theft_that_is_more_than_weights_is_not_kept(runs: Path) -> None:
+def test_a_theft_that_is_more_than_weights_is_not_kept(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the filter leaves the test pictures as they are."""
+    from assay.attacks.evade import FILTERS
+
     overrides = ("watermark=akh", f"paths.cache={runs}/cache")
     isolate.perform(spec(runs, *overrides, "attack=evade_flip"))
+    monkeypatch.setitem(FILTERS, "blur", lambda inputs, _: inputs)
+    isolate.perform(spec(runs, *overrides, "attack=evade_blur"))
     assert not list((runs / "cache" / "thefts").glob("*.safetensors"))
     isolate.perform(spec(runs, *overrides, "attack=prune"))
     assert len(list((runs / "cache" / "thefts").glob("*.safetensors"))) == 1
