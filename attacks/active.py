@@ -11,14 +11,15 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from ..core.examples import Examples
-from ..core.suspects import logits
+from ..core.suspects import parts
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from .extract import Pictures, affordable, shuffled, student
 
 
 def least_sure(model: nn.Module, inputs: Tensor, count: int) -> Tensor:
-    """(count,) indices of the largest entropies of the student's probabilities."""
-    entropy: Tensor = torch.special.entr(torch.softmax(logits(model, inputs), -1)).sum(-1)
+    """(count,) indices of the largest entropies of the student's probabilities, of windows of ids their means."""
+    found = [torch.special.entr(torch.softmax(part, 1)).sum(1) for part in parts(model, inputs)]
+    entropy = torch.cat(found).reshape(len(inputs), -1).mean(1)
     return entropy.argsort(descending=True, stable=True)[:count]
 
 

@@ -37,6 +37,7 @@ class AdversarialExtraction(Attack):
     needs = "labels"
     data = "unlabelled"
     axis = "queries"
+    pictures_only = True
     paper = "Lukas et al., S&P 2022, arXiv:2108.04974"
 
     epsilons: tuple[Annotated[float, Gt(0)], ...] = (0.01, 0.1, 0.25)

@@ -27,6 +27,7 @@ class AdversarialTraining(Attack):
     needs = "weights"
     data = "labelled"
     axis = "epsilon"
+    pictures_only = True
     paper = "Madry et al., ICLR 2018, arXiv:1706.06083"
 
     recipe: Recipe

@@ -15,6 +15,7 @@ class Copycat(Attack):
     needs = "labels"
     data = "none"
     axis = "queries"
+    pictures_only = True
     paper = "Correia-Silva et al., IJCNN 2018, arXiv:1806.05476"
 
     pictures: Literal["abstract"] = "abstract"

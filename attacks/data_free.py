@@ -71,6 +71,7 @@ class DataFree(Attack):
     needs = "scores"
     data = "none"
     axis = "queries"
+    pictures_only = True
     paper = "Truong et al., CVPR 2021, arXiv:2011.14779"
 
     budget: Annotated[int, Ge(64)] = 6_000

@@ -51,6 +51,7 @@ class Dehydra(Attack):
     needs = "weights"
     data = "labelled"
     axis = "epochs"
+    pictures_only = True
     paper = "Lu et al., CCS 2024, arXiv:2309.03466"
 
     recipe: Recipe

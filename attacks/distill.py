@@ -13,16 +13,18 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.errors import NotApplicable
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from .extract import growing, student, within_budget
 
 
 @dataclass(frozen=True)
 class Distill(Attack):
+    """Of windows of ids the scores would be too many to keep: attack=llm/distill keeps a few."""
+
     needs = "scores"
     data = "unlabelled"
     axis = "queries"
+    pictures_only = True
     paper = "Hinton et al. 2015, arXiv:1503.02531"
 
     temperature: Annotated[float, Gt(0)] = 3.0
@@ -37,11 +39,6 @@ class Distill(Attack):
     """An architecture (+model@attack.student=mlp); None: the victim's."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
-        """NotApplicable for windows of ids, whose scores are too many to keep."""
-        if not adversary.data.inputs.is_floating_point():
-            raise NotApplicable(
-                "the vocabulary's scores of every id are too many to keep; set attack=llm/distill"
-            )
         for data in growing(within_budget(adversary), self.shares, access.scores):
             yield Surrogate(float(len(data)), student(adversary, self.student, data, self.epochs, self.loss))
 

@@ -33,6 +33,7 @@ class Ensemble(Attack):
     needs = "labels"
     data = "unlabelled"
     axis = "queries"
+    pictures_only = True
     paper = "Lukas et al., S&P 2022, arXiv:2108.04974"
 
     members: Annotated[int, Ge(2)] = 3

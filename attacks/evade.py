@@ -76,6 +76,7 @@ class Evade(Attack):
     needs = "weights"
     data = "none"
     axis = "filter strength"
+    pictures_only = True
     paper = "Lukas et al., S&P 2022, arXiv:2108.04974"
 
     transform: Transform

@@ -32,6 +32,7 @@ class EvadeEnsemble(Attack):
     needs = "weights"
     data = "labelled"
     axis = "helpers"
+    pictures_only = True
     paper = "Hitaj et al., SDS 2019, arXiv:1809.00615"
 
     helpers: tuple[Annotated[int, Ge(1)], ...] = (1, 2, 4)

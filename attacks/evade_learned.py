@@ -83,6 +83,7 @@ class EvadeAutoencoder(Attack):
     needs = "weights"
     data = "unlabelled"
     axis = "share of dimensions dropped"
+    pictures_only = True
     paper = "Meng & Chen, CCS 2017, arXiv:1705.09064"
 
     recipe: Recipe
@@ -143,6 +144,7 @@ class EvadeFilter(Attack):
     needs = "weights"
     data = "unlabelled"
     axis = "share of ordinary queries refused"
+    pictures_only = True
     paper = "Hitaj et al., SDS 2019, arXiv:1809.00615"
 
     recipe: Recipe

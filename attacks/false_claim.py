@@ -46,6 +46,7 @@ class FalseClaim(Attack):
     goal = "claim"
     data = "labelled"
     axis = "epsilon"
+    pictures_only = True
     scheme_known = True
     paper = "Liu et al., USENIX Security 2024, arXiv:2304.06607"
 

@@ -30,6 +30,7 @@ class Ibau(Attack):
     needs = "weights"
     data = "labelled"
     axis = "epochs"
+    pictures_only = True
     paper = "Zeng et al., ICLR 2022, arXiv:2110.03735"
 
     recipe: Recipe

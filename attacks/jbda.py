@@ -28,6 +28,7 @@ class Jbda(Attack):
     needs = "labels"
     data = "unlabelled"
     axis = "queries"
+    pictures_only = True
     paper = "Papernot et al., AsiaCCS 2017, arXiv:1602.02697"
 
     seeds: Annotated[int, Ge(2)] = 150

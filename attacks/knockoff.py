@@ -67,6 +67,7 @@ class Knockoff(Attack):
     needs = "scores"
     data = "none"
     axis = "queries"
+    pictures_only = True
     paper = "Orekondy et al., CVPR 2019, arXiv:1812.02766"
 
     strategy: Literal["random", "adaptive"] = "random"

@@ -40,6 +40,7 @@ class Laundering(Attack):
     needs = "weights"
     data = "labelled"
     axis = "retraining epochs"
+    pictures_only = True
     paper = "Aiken et al., Computers & Security 2021, arXiv:2004.11368"
 
     inversion: Recipe

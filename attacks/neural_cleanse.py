@@ -30,6 +30,7 @@ class Unlearn(Attack):
     needs = "weights"
     data = "labelled"
     axis = "unlearning epochs"
+    pictures_only = True
     paper = "Wang et al., S&P 2019"
 
     inversion: Recipe
@@ -58,6 +59,7 @@ class Cleanse(Attack):
     needs = "weights"
     data = "unlabelled"
     axis = "share of channels"
+    pictures_only = True
     paper = "Wang et al., S&P 2019"
 
     inversion: Recipe

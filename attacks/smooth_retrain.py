@@ -31,6 +31,7 @@ class SmoothRetrain(Attack):
     needs = "labels"
     data = "unlabelled"
     axis = "queries"
+    pictures_only = True
     paper = "Lukas et al., S&P 2022, arXiv:2108.04974"
 
     views: Annotated[int, Ge(2)] = 5

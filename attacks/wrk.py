@@ -29,6 +29,7 @@ class Wrk(Attack):
     needs = "weights"
     data = "labelled"
     axis = "epochs"
+    pictures_only = True
     paper = "Xiao et al., AAAI 2026, arXiv:2511.07947"
 
     recipe: Recipe

@@ -115,6 +115,9 @@ class Attack(Configured, ABC):
     """The unit of strength: epochs, sparsity, bits, queries."""
     preserves: ClassVar[bool] = False
     """True when logits stay equal to 1e-5 of their range: utility costs the thief nothing."""
+    pictures_only: ClassVar[bool] = False
+    """True for attacks that change or make pictures, keep all scores, or answer in a hook, which a model that writes passes by:
+    they are not applicable to models of ids."""
     scheme_known: ClassVar[bool] = False
     key_known: ClassVar[Literal["none", "partial", "full"]] = "none"
     paper: ClassVar[str]

@@ -86,7 +86,7 @@ def run(trial: Trial) -> dict[str, Any]:
 
 
 def check_fit(trial: Trial) -> None:
-    """NotApplicable for a scheme whose mark the attack cannot meet, or which does not mark such models."""
+    """NotApplicable for a scheme whose mark the attack cannot meet, and for scheme or attack on models that they are not for."""
     scheme, attack = trial.watermark, trial.attack
     mark, theft = (trial.spec.choices[axis] for axis in ("watermark", "attack"))
     if scheme.answers and attack.needs == "weights":
@@ -104,6 +104,11 @@ def check_fit(trial: Trial) -> None:
         raise NotApplicable(f"{mark} marks texts, and a model of {trial.task.name} writes none")
     if writes and scheme.family not in ("language", "control") and scheme.reads != "weights":
         raise NotApplicable(f"{mark} asks for the labels of pictures; a model of {trial.task.name} reads ids")
+    stages = (attack, *getattr(attack, "stages", {}).values())
+    if writes and any(stage.pictures_only for stage in stages):
+        raise NotApplicable(
+            f"{theft} attacks classifiers of pictures; a model of {trial.task.name} reads ids: set attack=llm/distill, say"
+        )
     if trial.settings.save is not None and not scheme.trains and not isinstance(scheme, SamplingMark):
         raise ConfigError(
             f"{mark} is not in the weights, so save={trial.settings.save} would keep nothing of it; leave save out"

@@ -290,6 +290,19 @@ def test_the_least_sure_have_the_largest_entropy() -> None:
     assert least_sure(nn.Identity(), scores.log(), 1).tolist() == [1]
 
 
+def test_the_least_sure_windows_of_ids_have_the_largest_mean_entropy() -> None:
+    """Logits (N, V, T) of 3 ids at 2 places: the first window is sure at both, the last at neither."""
+    words = nn.Embedding.from_pretrained(torch.tensor([[9.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+
+    class Windows(nn.Module):
+        def forward(self, ids_NT: Tensor) -> Tensor:
+            logits_NTV: Tensor = words(ids_NT)
+            return logits_NTV.transpose(1, 2)
+
+    windows_NT = torch.tensor([[0, 0], [0, 2], [1, 2]])
+    assert least_sure(Windows(), windows_NT, 3).tolist() == [2, 1, 0]
+
+
 def test_disagreement_is_the_distance_from_the_victims_logits_without_their_mean() -> None:
     logits_NC = torch.tensor([[2.0, 1.0, -3.0], [0.5, -0.25, -0.25]], dtype=torch.float64)
     scores = torch.softmax(logits_NC + 7, -1)

@@ -13,14 +13,12 @@ from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.secret import Secret
 from assay.core.texts import Quality
-from assay.deployments.gateway import Gateway
 from assay.experiments import quality as measure
 from assay.experiments.api import build
 from assay.experiments.author import Author
 from assay.experiments.catalogue import catalogue
 from assay.experiments.cli import main
 from assay.experiments.config import CONF, composer, importable, options
-from assay.experiments.meter import Meter
 from assay.experiments.own_key import check_shape
 from assay.experiments.people import owner
 from assay.experiments.quality import Answers
@@ -289,6 +287,17 @@ def test_what_a_trial_saves_of_a_mark_of_texts_is_what_detect_reads(
             "not its weights; finetune takes these",
         ),
         (("watermark=adi_derived", "attack=none"), NotApplicable, "asks for the labels of pictures"),
+        (("watermark=none", "attack=evade_label_only"), NotApplicable, "attacks classifiers of pictures"),
+        (
+            ("watermark=none", "attack=distill", "deployment=api_scores"),
+            NotApplicable,
+            "reads ids: set attack=llm/distill",
+        ),
+        (
+            ("watermark=none", "attack=sequence_extract_wrk", "deployment=api_label"),
+            NotApplicable,
+            "sequence_extract_wrk attacks classifiers of pictures",
+        ),
         (
             ("watermark=odd/sampling", "attack=llm/none", "deployment=api_text", "save=somewhere"),
             ConfigError,
@@ -303,15 +312,6 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     with pytest.raises(error, match=message):
         trial.run()
     assert not list((tmp_path / "empty").iterdir())
-
-
-def test_scores_of_ids_are_learnt_by_the_attack_that_keeps_a_few(tmp_path: Path) -> None:
-    trial = build(*TOY, "watermark=none", "attack=distill", "deployment=api_scores", f"paths.runs={tmp_path}")
-    adversary = trial.adversary(
-        Meter(access := Gateway(trial.task.fresh(0), ("scores",)), trial.trainer("thief"))
-    )
-    with pytest.raises(NotApplicable, match="set attack=llm/distill"):
-        next(iter(trial.attack(access, adversary)))
 
 
 def test_a_matrix_in_a_key_may_be_as_wide_as_it_likes() -> None:
