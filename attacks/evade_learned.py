@@ -88,16 +88,18 @@ class EvadeAutoencoder(Attack):
 
     recipe: Recipe
     shares: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.25, 0.5, 0.75)
-    """A picture of J numbers passes through (1 - share) J, at most 256."""
+    """Of at most 256 of a picture's J numbers: it passes through (1 - share) min(256, J). The strength is the share of all J that is
+    dropped."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         model, inputs = access.weights(), adversary.data.inputs
-        for share in sorted(self.shares):
-            size = max(1, round((1 - share) * min(256, inputs[0].numel())))
+        count = inputs[0].numel()
+        sizes = {max(1, round((1 - share) * min(256, count))) for share in self.shares}
+        for size in sorted(sizes, reverse=True):
             evading = copy.deepcopy(model).eval()
             network = learned(adversary, inputs, size, self.recipe, True)
             evading.register_forward_pre_hook(Before(Reconstruct(network)))
-            yield Surrogate(share, evading)
+            yield Surrogate(1 - size / count, evading)
 
 
 @dataclass

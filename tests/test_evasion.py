@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -13,15 +14,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.attacks import filters
+from assay.attacks import evade_learned, filters
 from assay.attacks.ensemble import Together
 from assay.attacks.evade import FILTERS, Evade, Transform
 from assay.attacks.evade_ensemble import EvadeEnsemble
 from assay.attacks.evade_learned import Autoencoder, EvadeAutoencoder, EvadeFilter, Suspicion
 from assay.attacks.jpeg import CHROMINANCE, LUMINANCE, jpeg, table
 from assay.core.contracts import Recipe
+from assay.core.examples import Examples
 from assay.core.suspects import Suspects, logits
-from assay.core.theft import Attack, Surrogate
+from assay.core.theft import Adversary, Attack, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.meter import Meter
@@ -254,3 +256,17 @@ def test_a_strength_that_the_filter_has_not_is_refused(transform: Transform, str
     """No bit, no quality and no pixel left: pictures of NaN, or a division by zero."""
     with pytest.raises(ValueError, match=f"{transform} has strengths from"):
         Evade(transform, (0.5, strength) if transform != "median" else (1.0, strength))
+
+
+def test_an_autoencoder_tells_the_share_that_it_drops_of_any_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 256 numbers are left of 784."""
+
+    def untrained(_: Adversary, rows: Tensor, size: int, *rest: object) -> Autoencoder:
+        return Autoencoder(tuple(rows.shape[1:]), size, 8, True)
+
+    monkeypatch.setattr(evade_learned, "learned", untrained)
+    access = Gateway(nn.Identity(), ("weights",))
+    adversary = trial("adi").adversary(Meter(access, trial("adi").trainer("thief")))
+    for side, expected in ((8, [0.25, 0.5, 0.75]), (28, [1 - 192 / 784, 1 - 128 / 784, 1 - 64 / 784])):
+        own = replace(adversary, data=Examples(torch.rand(2, 1, side, side), torch.zeros(2)))
+        assert [s.strength for s in EvadeAutoencoder(RECIPE)(access, own)] == expected
