@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 from torch import Tensor, nn
 
+from ..core.secret import seed_for
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from . import filters
 
@@ -66,8 +67,12 @@ class Filter:
 
     name: str
     strength: float
+    seed: int
+    """Of the noise."""
 
     def __call__(self, *tensors: Tensor) -> Tensor:
+        if self.name == "noise":
+            return filters.noise(tensors[-1], self.strength, self.seed)
         return FILTERS[self.name](tensors[-1], self.strength)
 
 
@@ -94,7 +99,7 @@ class Evade(Attack):
         model = access.weights()
         for strength in sorted(self.strengths):
             evading = copy.deepcopy(model).eval()
-            change = Filter(self.transform, strength)
+            change = Filter(self.transform, strength, seed_for(adversary.seed, "filter"))
             if self.transform == "coarse":
                 evading.register_forward_hook(Behind(change))
             else:

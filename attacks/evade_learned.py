@@ -120,6 +120,8 @@ class Suspicion:
     limit: float
     answer: Literal["second", "random"]
     seen: Seen | None
+    seed: int
+    """Of random answers."""
 
     def error(self, inputs: Tensor) -> Tensor:
         rows = inputs if self.seen is None or self.seen.rows is None else self.seen.rows
@@ -133,9 +135,8 @@ class Suspicion:
         if self.answer == "second":
             other.scatter_(1, best, logits.gather(1, best.flip(1)))
         else:
-            turns = torch.randint(
-                1, logits.shape[1], (len(logits), 1), generator=torch.Generator().manual_seed(0)
-            )
+            generator = torch.Generator().manual_seed(self.seed)
+            turns = torch.randint(1, logits.shape[1], (len(logits), 1), generator=generator)
             place = (torch.arange(logits.shape[1]) + turns) % logits.shape[1]
             other = logits.gather(1, place.to(logits.device))
         return torch.where(suspect[:, None], other, logits)
@@ -172,7 +173,8 @@ class EvadeFilter(Attack):
             if seen is not None:
                 evading.get_submodule(head(evading)).register_forward_pre_hook(seen)
             limit = float(errors.quantile(1 - rate))
-            change = Suspicion(copy.deepcopy(network), limit, self.answer, seen)
+            seed = seed_for(adversary.seed, "random answers")
+            change = Suspicion(copy.deepcopy(network), limit, self.answer, seen, seed)
             evading.register_forward_hook(Behind(change))
             yield Surrogate(rate, evading)
 

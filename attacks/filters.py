@@ -44,9 +44,9 @@ def quantise(x: Tensor, strength: float) -> Tensor:
     return (x * top).round() / top
 
 
-def noise(x: Tensor, strength: float) -> Tensor:
+def noise(x: Tensor, strength: float, seed: int = 0) -> Tensor:
     """Gaussian of deviation `strength`, the same for the same place in a batch, so that answers can be repeated."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(x.shape, generator=generator).to(x)
     return (x + strength * drawn).clamp(0, 1)
 

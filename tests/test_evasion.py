@@ -180,6 +180,26 @@ def test_a_weight_mark_is_read_through_any_filter() -> None:
         assert hits(surrogate.model, "uchida") == hits(mine("uchida").marked, "uchida")
 
 
+def test_every_trial_s_thief_draws_his_own_noise() -> None:
+    class Echo(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+    access = Gateway(Echo(), ("weights",))
+    thief = trial("adi").adversary(Meter(access, trial("adi").trainer("thief")))
+    one, again, other = (
+        next(Evade("noise", (0.1,))(access, replace(thief, seed=seed))).model(PICTURES) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    answers = torch.arange(30.0).reshape(3, 10)
+    first, second = (
+        Suspicion(Constant(), -1.0, "random", None, seed)(PICTURES[:3], answers)  # type: ignore[arg-type]
+        for seed in (1, 2)
+    )
+    assert not torch.equal(first, second)
+
+
 class Constant(nn.Module):
     """An autoencoder's place: reconstructs everything as grey."""
 
@@ -191,7 +211,7 @@ class Constant(nn.Module):
 def test_suspicious_queries_get_another_label_and_others_do_not(answer: Literal["second", "random"]) -> None:
     inputs = torch.tensor([0.5, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 4, 4)
     answers = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
-    change = Suspicion(Constant(), 0.1, answer, None)  # type: ignore[arg-type]
+    change = Suspicion(Constant(), 0.1, answer, None, 0)  # type: ignore[arg-type]
     changed = change(inputs, answers)
     assert torch.equal(changed[0], answers[0])
     assert sorted(changed[1].tolist()) == [1.0, 2.0, 3.0]
