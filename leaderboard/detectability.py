@@ -1,7 +1,8 @@
 """What `assay detectability` found of a scheme, beside its trials: runs/detectability holds a file per scheme and setting, and
 runs/detect did before texts took that name.
 
-A file speaks for the trials with the same settings of task, model and scheme, by value: a scheme of other bits is another one.
+A file speaks for the trials with the same settings of task, model and scheme, by value, and the same data of the thief: a scheme of
+other bits is another one, and detectors of queries compare with what the thief has.
 The number is the area under the curve of the best of its detectors, who saw weights or queries; 0.5 is a guess.
 """
 
@@ -46,5 +47,6 @@ def _best(found: list[Record]) -> Record:
 
 
 def _key(config: Record) -> str:
-    parts: list[Any] = [config.get(group) for group in GROUPS]
+    means = config.get("adversary", {})
+    parts: list[Any] = [*map(config.get, GROUPS), means.get("data"), means.get("distribution")]
     return json.dumps(parts, sort_keys=True)

@@ -340,11 +340,12 @@ def test_pairs_are_exported(tmp_path: Path) -> None:
     assert all(float(row["first_alone"]) + float(row["second_alone"]) <= 1 for row in rows)
 
 
-def detected(folder: Path, bits: int, name: str) -> None:
-    """As `assay detectability` writes it: of uchida with so many bits."""
+def detected(folder: Path, bits: int, name: str, data: float = 1.0) -> None:
+    """As `assay detectability` writes it: of uchida with so many bits, and a thief with such a share of the data."""
     folder.mkdir(exist_ok=True)
     config = {**quick()[-1]["config"], "attack": None}
     config["watermark"] = {**config["watermark"], "bits": bits}
+    config["adversary"] = {**config["adversary"], "data": data}
     found = [{"detector": "strip", "auc": 0.5}, {"detector": "property inference", "auc": 0.8}]
     (folder / name).write_text(json.dumps({"config": config, "found": found}), encoding="utf-8")
 
@@ -352,9 +353,11 @@ def detected(folder: Path, bits: int, name: str) -> None:
 def test_what_detectability_found_stands_beside_the_same_settings(tmp_path: Path) -> None:
     record = next(r for r in quick() if r["choices"]["watermark"] == "uchida")
     assert quick()[-1]["config"]["watermark"] == record["config"]["watermark"]
+    bits = record["config"]["watermark"]["bits"]
     detected(tmp_path / "detectability", 64, "other.json")
+    detected(tmp_path / "detectability", bits, "poorer.json", data=0.05)
     assert list(detectable(quick(), tmp_path / "detectability")) == quick()
-    detected(tmp_path / "detectability", record["config"]["watermark"]["bits"], "same.json")
+    detected(tmp_path / "detectability", bits, "same.json")
     (tmp_path / "detectability" / "folder.json").mkdir()
     torn = ("{", '{"config": []}', '{"config": {}, "found": [{"auc": NaN, "detector": "x"}]}', "[" * 99_999)
     for i, text in enumerate(torn):

@@ -13,6 +13,7 @@ from assay.core.examples import Examples
 from assay.core.statistics import auroc, auroc_interval
 from assay.experiments.api import build
 from assay.experiments.cli import main
+from assay.experiments.detectability import detectability
 from assay.experiments.detectability.detectability import detectable, detectors, features, left_out
 from assay.experiments.trial import Trial
 from assay.zoo.features import penultimate
@@ -112,6 +113,29 @@ def test_features_follow_the_weights() -> None:
     one, other = task.fresh(1), task.fresh(2)
     assert not np.allclose(features(one), features(other))
     assert np.array_equal(features(one), features(task.fresh(1)))
+
+
+def test_detectors_have_the_data_of_the_adversary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the attacker's split by default, noise for a thief without data, nothing is refused."""
+    seen: list[Examples] = []
+
+    class Seeing:
+        def suspicion(self, model: nn.Module, stream: Tensor, clean: Examples, seed: int) -> Tensor:
+            seen.append(clean)
+            return torch.rand(len(stream), dtype=torch.float64)
+
+    monkeypatch.setattr(detectability, "detectors", lambda: {"seeing": Seeing()})
+    some, all_of_it = (trial("watermark=adi_derived", f"adversary.data={share}") for share in (0.2, 1.0))
+    noise, nothing = (trial("watermark=adi_derived", it) for it in ("adversary=no_data", "adversary.data=0"))
+    for it in (all_of_it, some, noise):
+        list(detectability.of_queries(it))
+    attackers = all_of_it.task.attacker
+    assert torch.equal(seen[0].inputs, attackers.inputs)
+    assert torch.equal(seen[0].targets, attackers.targets)
+    assert len(seen[1]) == round(0.2 * len(attackers))
+    assert set(seen[2].targets.tolist()) == {-1}
+    with pytest.raises(ConfigError, match=r"set adversary\.data=1\.0"):
+        list(detectability.of_queries(nothing))
 
 
 @pytest.mark.slow

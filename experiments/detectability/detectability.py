@@ -98,16 +98,19 @@ def left_out(features_P2F: Floats) -> tuple[float, Floats]:
 
 
 def of_queries(trial: Trial) -> Iterator[Found]:
-    """A stream of the owner's queries and as many test inputs, as the marked model's thief would see it."""
-    mine = owner(trial, "owner")
+    """A stream of the owner's queries and as many test inputs, as the marked model's thief would see it. ConfigError for a thief
+    without data."""
+    mine, his = owner(trial, "owner"), trial.thiefs_data()
     queries = trial.watermark.verification_inputs(mine.key)
     if queries is None:
         return
+    if not len(his):
+        raise ConfigError("detectors compare queries with the thief's data, and he has none; set adversary.data=1.0")
     generator = torch.Generator().manual_seed(seed_for(trial.seed, "stream"))
     picks = torch.randperm(len(trial.task.test), generator=generator)[: len(queries)]
     stream = torch.cat((queries, trial.task.test.inputs[picks]))
     for name, detector in detectors().items():
-        found = detector.suspicion(mine.marked, stream, trial.task.attacker, seed_for(trial.seed, name))
+        found = detector.suspicion(mine.marked, stream, his, seed_for(trial.seed, name))
         yield _found(name, found, len(queries))
 
 
