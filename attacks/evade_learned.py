@@ -88,8 +88,8 @@ class EvadeAutoencoder(Attack):
 
     recipe: Recipe
     shares: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.25, 0.5, 0.75)
-    """Of at most 256 of a picture's J numbers: it passes through (1 - share) min(256, J). The strength is the share of all J that is
-    dropped."""
+    """Of at most 256 of a picture's J numbers: it passes through (1 - share) min(256, J). The strength is the share
+    of all J that is dropped."""
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         model, inputs = access.weights(), adversary.data.inputs

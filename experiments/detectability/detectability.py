@@ -105,7 +105,9 @@ def of_queries(trial: Trial) -> Iterator[Found]:
     if queries is None:
         return
     if not len(his):
-        raise ConfigError("detectors compare queries with the thief's data, and he has none; set adversary.data=1.0")
+        raise ConfigError(
+            "detectors compare queries with the thief's data, and he has none; set adversary.data=1.0"
+        )
     generator = torch.Generator().manual_seed(seed_for(trial.seed, "stream"))
     picks = torch.randperm(len(trial.task.test), generator=generator)[: len(queries)]
     stream = torch.cat((queries, trial.task.test.inputs[picks]))
