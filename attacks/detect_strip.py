@@ -21,7 +21,8 @@ class Strip(Detector):
     blends: Annotated[int, Ge(1)] = 32
     """Clean pictures each query is blended with; 100 in the official code."""
     share: Annotated[float, Gt(0), Lt(1)] = 0.5
-    """Of the clean picture."""
+    """Of the clean picture; 0.5 in TrojanZoo's code, which keeps pixels in their range. The official code adds query and
+    picture with weight 1 each."""
 
     def suspicion(self, model: nn.Module, stream: Tensor, clean: Examples, seed: int) -> Tensor:
         """Minus the mean entropy, in nats, of the blended copies' predictions."""
