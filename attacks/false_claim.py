@@ -2,8 +2,9 @@
 takes inputs that many models get wrong in the same way, and says that he embedded them.
 
 He trains models of his own, moves his data towards random wrong classes on all of them (projected gradient descent; Madry et al.,
-ICLR 2018), and keeps what fools one more model that he did not use. He needs no model of the accused. The loss is the sum of the
-models' cross-entropies, so the steps go on until each is fooled; the official code weighs one of them as much as all the others.
+ICLR 2018), and keeps what fools one more model that he did not use. He needs no model of the accused; the
+declared need is the trial's, whose surrogate is the accused model itself. The loss is the sum of the models' cross-entropies, so
+the steps go on until each is fooled; the official code weighs one of them as much as all the others.
 """
 
 from collections.abc import Iterator, Sequence
