@@ -148,8 +148,8 @@ def test_uncertainty_asks_to_the_end_where_rounds_are_more_than_queries() -> Non
     ],
 )
 def test_who_asks_with_pictures_from_elsewhere_needs_no_data(attack: str, asked: int, held: int) -> None:
-    """He holds his gallery, whatever share of the split is his."""
-    it = build("adversary.data=0", *f"attack={attack}".split())
+    """He holds his gallery, also where one example of the split is his."""
+    it = build("adversary.data=0.003", *f"attack={attack}".split())
     access = Gateway(it.task.fresh(0), ALL)
     meter = Meter(access, it.trainer("thief"))
     adversary = replace(it.adversary(meter), fit=lambda model, *_, **__: model.eval())
