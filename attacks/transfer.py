@@ -2,7 +2,8 @@
 
 There is one data set, so the other task is the thief's inputs under coarse labels: the classes in random groups. The body is
 fine-tuned on them under a new head; then a new head for the original classes is trained on the still body, so that accuracy and
-triggers can be judged at all. Marks in the body's weights meet the transfer alone, marks in the outputs also lose their head.
+triggers can be judged at all. Marks in the body's weights meet the transfer alone, marks in the outputs also lose their head. A
+surrogate costs its epochs of the transfer and its own head, not the heads of the others.
 """
 
 import copy
@@ -18,7 +19,7 @@ from ..core.contracts import Recipe
 from ..core.errors import ConfigError
 from ..core.examples import Examples
 from ..core.secret import seed_for
-from ..core.theft import Access, Adversary, Attack, Surrogate
+from ..core.theft import Access, Adversary, Attack, Cost, Surrogate
 from ..zoo.models import head
 from .trajectory import drawing, followed
 
@@ -33,6 +34,12 @@ def with_head_for(model: nn.Module, classes: int, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         model.set_submodule(name, nn.Linear(old.in_features, classes, bias=old.bias is not None))
     return model
+
+
+def plus(cost: Cost, before: Cost, after: Cost) -> Cost:
+    """The cost, and what was spent between two later readings."""
+    seconds = round(cost.seconds + after.seconds - before.seconds, 3)
+    return replace(cost, seconds=seconds, steps=cost.steps + after.steps - before.steps)
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,10 @@ class Transfer(Attack):
         reached = followed(adversary, abroad, self.recipe, self.report, data=other, label="transfer")
         for at in reached:
             home = with_head_for(at.model, adversary.classes, seed_for(adversary.seed, "head"))
-            only = (head(home),)
+            only, before = (head(home),), adversary.spent()
             home = adversary.fit(home, adversary.data, recipe=self.back, only=only, label="head")
-            yield replace(at, model=home, cost=None)
+            assert at.cost is not None
+            yield replace(at, model=home, cost=plus(at.cost, before, adversary.spent()))
 
     def grouped(self, adversary: Adversary) -> Tensor:
         """The group of every class, sizes as equal as they can be. ConfigError when that is no coarser task."""

@@ -37,12 +37,12 @@ from assay.attacks.transfer import Transfer, with_head_for
 from assay.attacks.weight_noise import noisy
 from assay.attacks.weight_shift import shifted
 from assay.attacks.wrk import Wrk
-from assay.core.contracts import Recipe
+from assay.core.contracts import EachEpoch, Recipe
 from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.scores import Scores
 from assay.core.suspects import Suspects, logits
-from assay.core.theft import Adversary, Surrogate
+from assay.core.theft import Adversary, Cost, Surrogate
 from assay.deployments.reach import Gateway
 from assay.experiments.api import build
 from assay.experiments.meter import Meter
@@ -870,6 +870,27 @@ def test_the_other_task_is_coarser_and_balanced() -> None:
     assert group_C.bincount().tolist() == [2] * 5
     with pytest.raises(ConfigError, match=r"attack\.groups=5"):
         Transfer(recipe=SHORT, back=SHORT, groups=10).grouped(adversary)
+
+
+def test_a_transfer_costs_its_own_epochs_and_its_own_head() -> None:
+    """A step per epoch of the transfer, 10 for a head."""
+    access, _, adversary = means(trial("watermark=none"), small())
+    steps = 0
+
+    def fit(model: nn.Module, _: Examples, each_epoch: EachEpoch | None = None, **__: Any) -> nn.Module:
+        nonlocal steps
+        if each_epoch is None:
+            steps += 10
+            return model
+        for epoch in range(1, 4):
+            steps += 1
+            each_epoch(epoch, model)
+        return model
+
+    thief = replace(adversary, fit=fit, spent=lambda: Cost(steps / 2, 0, 5, steps))
+    attack = Transfer(recipe=replace(SHORT, epochs=3), back=SHORT, report=(1, 2))
+    costs = [surrogate.cost for surrogate in attack(access, thief)]
+    assert costs == [Cost(5 + epoch / 2, 0, 5, 10 + epoch) for epoch in (1, 2, 3)]
 
 
 @pytest.mark.slow
