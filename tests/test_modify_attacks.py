@@ -547,11 +547,11 @@ def test_the_hypergradient_is_the_total_derivative() -> None:
 
 
 def test_ibau_evaluates_the_network_and_leaves_perturbed_inputs_as_they_are() -> None:
-    """In training mode the norms would take their statistics from the batch, and keep them."""
+    """In training mode the norms would take their statistics from the batch, and keep them. One term of the series is dL/ddelta."""
     model = CnnSmall().build(SHAPE, CLASSES, 1).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     inputs, targets = pictures(16).round(), torch.arange(16) % CLASSES
-    attack = Ibau(recipe=SHORT, share=0.25, terms=0)
+    attack = Ibau(recipe=SHORT, share=0.25, terms=1)
     loss = float(attack.loss(model, inputs, targets).detach())
     assert model.training
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
@@ -654,12 +654,12 @@ def test_neural_cleanse_finds_the_planted_class_and_unlearns_it() -> None:
 
 @pytest.mark.slow
 def test_ibau_weakens_a_planted_trigger() -> None:
-    """From 100 % of other digits to 61 % at a cost of 2.5 pp of accuracy."""
-    it = trial("watermark=none", "attack=ibau")
+    """From 100 % of other digits to none in 20 epochs, at a cost of 3.1 pp of accuracy; 1.9 pp in the attack's 40."""
+    it = trial("watermark=none", "attack=ibau", "attack.recipe.epochs=20", "attack.report=[20]")
     access, meter, adversary = means(it, backdoored())
     *_, last = meter.over(it.attack(access, adversary))
     assert success(backdoored()) > 0.9
-    assert success(last.model) < 0.85
+    assert success(last.model) < 0.2
     assert accuracy(last.model) > 0.9
 
 
