@@ -4,8 +4,9 @@ The last layer before the classifier; channels by their mean rectified output on
 the branch, before the sum. Silenced channels are set to zero again before every step, so none comes back while the others learn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from annotated_types import Gt, Lt
@@ -14,17 +15,31 @@ from torch.nn import functional
 
 from ..core.contracts import Objective, Recipe
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .neurons import Neurons, activity, neurons, silence
+from .neurons import activity, neurons, silence
 
 
-def without(which: Neurons, gone: Tensor) -> Objective:
-    """Cross-entropy of the live model after the channels `gone` are silenced in it."""
+def without(cut: Callable[[nn.Module], None]) -> Objective:
+    """Cross-entropy of the live model after `cut` has pruned it in place."""
 
     def objective(live: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        silence(live, which, gone)
+        cut(live)
         return functional.cross_entropy(live(inputs), targets)
 
     return objective
+
+
+def tuned_without(
+    cut: Callable[[nn.Module], None], model: nn.Module, adversary: Adversary, recipe: Recipe, label: str
+) -> nn.Module:
+    """The model fine-tuned on the thief's data, pruned by `cut` before every step and after the last."""
+    return adversary.fit(
+        model,
+        adversary.data,
+        recipe=recipe,
+        objective=without(cut),
+        each_epoch=lambda _, live: cut(live),
+        label=label,
+    )
 
 
 @dataclass(frozen=True)
@@ -46,12 +61,6 @@ class FinePruning(Attack):
         order = active_NC.mean(0).argsort()
         for share in sorted(self.shares):
             gone = order[: round(share * which.count)]
-            tuned = adversary.fit(
-                model,
-                adversary.data,
-                recipe=self.recipe,
-                objective=without(which, gone),
-                each_epoch=lambda _, live, gone=gone: silence(live, which, gone),  # type: ignore[misc]
-                label=f"fine-pruning {share:.0%}",
-            )
+            cut = partial(silence, which=which, gone=gone)
+            tuned = tuned_without(cut, model, adversary, self.recipe, f"fine-pruning {share:.0%}")
             yield Surrogate(share, tuned)

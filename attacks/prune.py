@@ -1,7 +1,8 @@
 """Pruning by magnitude (Han et al., NeurIPS 2015): a surrogate per sparsity.
 
 global: the smallest weights over all convolutions and linear layers. layer: the smallest of each. structured: whole filters of
-smallest L1 norm (Li et al., ICLR 2017), with the batch norm that follows, the classifier excepted.
+smallest L1 norm (Li et al., ICLR 2017), with the batch norm that follows, the classifier excepted. attacks/prune_finetune.py trains
+what is left.
 """
 
 import copy

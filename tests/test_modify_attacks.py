@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -30,7 +30,8 @@ from assay.attacks.neural_cleanse import Cleanse, Unlearn, with_stamps
 from assay.attacks.neurons import activity, neurons, recorded, silence
 from assay.attacks.overwrite import Overwrite, strengthened
 from assay.attacks.perturb import adversarial, evaluating
-from assay.attacks.prune import prunable
+from assay.attacks.prune import prunable, pruned
+from assay.attacks.prune_finetune import PruneFinetune
 from assay.attacks.quantize import Quantize, quantised
 from assay.attacks.regularisation import Regularisation
 from assay.attacks.transfer import Transfer, with_head_for
@@ -315,12 +316,26 @@ def test_fine_pruning_tunes_the_pruned_network_from_the_first_step() -> None:
     gone, inputs, targets = torch.arange(40), pictures(16), torch.arange(16) % CLASSES
     expected = CnnSmall().build(SHAPE, CLASSES, 1).eval()
     silence(expected, which, gone)
-    objective = without(which, gone)
+    objective = without(partial(silence, which=which, gone=gone))
     for _ in range(2):
         loss = float(objective(model, inputs, targets).detach())
         assert loss == pytest.approx(float(functional.cross_entropy(expected(inputs), targets).detach()))
         with torch.no_grad():
             model.get_parameter(f"{which.carrier}.bias")[gone] = 1
+
+
+@pytest.mark.parametrize("scope", ["global", "structured"])
+def test_what_was_pruned_stays_so_while_the_rest_is_tuned(scope: Literal["global", "structured"]) -> None:
+    """Weights of pruned filters, and their norms' weights too."""
+    access, _, adversary = means(trial("watermark=none"), small())
+    attack = PruneFinetune(recipe=SHORT, scope=scope, sparsities=(0.5,))
+    ((surrogate,), start) = list(attack(access, adversary)), pruned(small(), 0.5, scope)
+    for (_, after), (name, layer) in zip(prunable(surrogate.model), prunable(start), strict=True):
+        assert ((after.weight == 0) == (layer.weight == 0)).all(), name
+        assert not torch.equal(after.weight, layer.weight), name
+    for name in ("net.block2.norm.weight", "net.block2.conv.weight"):
+        zeros = [int((parameter(model, name) == 0).sum()) for model in (start, surrogate.model)]
+        assert zeros[0] == zeros[1]
 
 
 @pytest.mark.slow
