@@ -749,6 +749,14 @@ def test_recovered_inputs_are_pictures_of_their_class() -> None:
     assert targets_of(torch.tensor([1.0, 1.1, 0.9])) == [0, 1, 2]
 
 
+@pytest.mark.slow
+def test_dehydra_unlearns_triggers_with_content() -> None:
+    """Of 50 triggers 3 are left, at a cost of 1.7 pp of accuracy."""
+    last = stolen("zhang_content", "attack=dehydra")[-1].model
+    assert float(judged("zhang_content", last).statistic_MK[0, 0]) < 10
+    assert accuracy(last) > 0.95
+
+
 def test_proxies_are_half_near_and_half_far() -> None:
     _, _, adversary = means(trial("watermark=none"), small())
     found = Dehydra(recipe=SHORT, samples=6, steps=2).proxies(small(), adversary)
