@@ -1,7 +1,8 @@
 """Post-training quantisation. The graded model *stays* quantised: integers, or short floats, and scales are what it stores.
 
-int8: symmetric, one scale per output channel. int4: symmetric, one scale per group of 32 inputs. bf16, fp16: every tensor, and
-the model computes in that format. fp8: e4m3 with one scale per layer (Micikevicius et al. 2022, arXiv:2209.05433), for
+int8: symmetric, one scale per output channel. int4: symmetric, one scale per group of 32 inputs, or per output channel where 32
+does not divide them. bf16, fp16: every tensor but the constants of the inputs' normalisation, and the model computes in that
+format. fp8: e4m3 with one scale per layer (Micikevicius et al. 2022, arXiv:2209.05433), for
 convolutions and linear layers; torch computes no convolution in it, so the stored values are widened for every forward pass.
 """
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..core.theft import Access, Adversary, Attack, Surrogate
+from ..zoo.byte_models import Bytes
+from ..zoo.models import Normalise
 
 Format = Literal["fp16", "bf16", "fp8", "int8", "int4"]
 BITS: dict[str, int] = {"int8": 8, "int4": 4}
@@ -54,6 +57,29 @@ class Widened(nn.Module):
         return (weight.detach() / scale).to(torch.float8_e4m3fn), scale
 
 
+class NormaliseFirst(Normalise):
+    """In float32, where 1/255 is not 2^-8; what it returns has another format."""
+
+    def __init__(self, exact: Normalise, returns: torch.dtype) -> None:
+        super().__init__(float(exact.mean), float(exact.std))
+        self.returns = returns
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(self.returns)
+
+
+def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model itself, its tensors and what it computes in the given format, inputs once they are normalised. Bytes are decoded in
+    float32 and cast as embeddings."""
+    decodes = any(isinstance(module, Bytes) for module in model.modules())
+    returns = torch.float32 if decodes else dtype
+    first = {n: NormaliseFirst(m, returns) for n, m in model.named_modules() if isinstance(m, Normalise)}
+    model = model.to(dtype)
+    for name, module in first.items():
+        model.set_submodule(name, module)
+    return model.eval()
+
+
 def stored_as(to: Format, shape: torch.Size) -> nn.Module:
     """The parametrisation that holds a weight of this shape in the given format."""
     return Widened() if to == "fp8" else Dequantised(shape, BITS[to], GROUP if to == "int4" else None)
@@ -63,7 +89,7 @@ def quantised(model: nn.Module, to: Format) -> nn.Module:
     """A copy in the given format; convolutions and linear layers alone for fp8 and the integer ones."""
     model = copy.deepcopy(model).eval()
     if to in ("bf16", "fp16"):
-        return model.bfloat16() if to == "bf16" else model.half()
+        return narrowed(model, torch.bfloat16 if to == "bf16" else torch.float16)
     for module in list(model.modules()):
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.weight.requires_grad_(False)

@@ -264,10 +264,12 @@ def test_quantised_models_stay_quantised(to: str, levels: int) -> None:
         assert ((before.weight - after.weight).flatten(1).abs() <= step[:, None] / 2 + 1e-6).all()
 
 
-def test_bf16_is_bf16_everywhere() -> None:
+def test_bf16_is_bf16_everywhere_but_in_the_constants_of_the_inputs() -> None:
     model = quantised(victim(), "bf16")
-    assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {
-        torch.bfloat16
+    kept = {name: t.dtype for name, t in model.state_dict().items() if t.is_floating_point()}
+    assert {name for name, dtype in kept.items() if dtype != torch.bfloat16} == {
+        "normalise.mean",
+        "normalise.std",
     }
     assert accuracy(model) > accuracy(victim()) - 0.01
 

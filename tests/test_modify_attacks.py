@@ -50,6 +50,7 @@ from assay.experiments.meter import Meter
 from assay.experiments.people import Owner, owner
 from assay.experiments.trial import Trial
 from assay.watermarks.uchida import Uchida
+from assay.zoo.byte_models import BertBytes
 from assay.zoo.models import CnnSmall, Mlp, Resnet18, VitTiny, head
 
 SHAPE, CLASSES = (1, 8, 8), 10
@@ -148,11 +149,38 @@ def test_fp8_weights_are_e4m3_times_one_scale_and_close() -> None:
 
 def test_fp16_computes_in_fp16_and_formats_rise_in_strength() -> None:
     model = quantised(small(), "fp16")
-    assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float16}
+    floats = [t for n, t in model.net.state_dict().items() if t.is_floating_point()]
+    assert {t.dtype for t in floats} == {torch.float16}
     assert model(pictures(2)).dtype == torch.float16
     access, _, adversary = means(trial("watermark=none"), small())
     attack = Quantize(formats=("int4", "fp8", "bf16", "fp16", "int8"))
     assert [s.strength for s in attack(access, adversary)] == [13.0, 16.0, 20.0, 24.0, 28.0]
+
+
+@pytest.mark.parametrize(("to", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_bytes_are_decoded_before_they_are_rounded(to: Literal["bf16", "fp16"], dtype: torch.dtype) -> None:
+    """In bf16 1/255 would be 1/256, and 255 would decode to 256. The quarters are for schemes that follow gradients."""
+    whole = torch.arange(256.0).view(1, 1, 1, 256)
+    model = BertBytes(width=8, depth=1, heads=1, byte=4).build((1, 1, 256), CLASSES, 1).eval()
+    rounded = quantised(model, to)
+    for inputs in (whole / 255, (whole + 0.25) / 255):
+        with torch.no_grad(), recorded(model, ["normalise", "net.bytes"]) as exact:
+            model(inputs)
+        with torch.no_grad(), recorded(rounded, ["normalise", "net.bytes"]) as outputs:
+            assert rounded(inputs).dtype == dtype
+        assert torch.equal(outputs["normalise"], exact["normalise"])
+        torch.testing.assert_close(outputs["net.bytes"], exact["net.bytes"].to(dtype), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("to", ["bf16", "fp16"])
+def test_pictures_are_normalised_before_they_are_rounded(to: Literal["bf16", "fp16"]) -> None:
+    with torch.no_grad(), recorded(rounded := quantised(small(), to), ["normalise"]) as outputs:
+        said = rounded(pictures(64))
+        with recorded(small(), ["normalise"]) as exact:
+            expected = small()(pictures(64))
+    assert torch.equal(outputs["normalise"], exact["normalise"].to(said.dtype))
+    assert not any(module.training for module in rounded.modules())
+    torch.testing.assert_close(said.float(), expected, atol=0.05, rtol=0.05)
 
 
 # --- arithmetic of weights -------------------------------------------------------------------------------------------------

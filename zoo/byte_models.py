@@ -13,7 +13,7 @@ from .models import Architecture, Normalise, Shape
 
 class Bytes(nn.Module):
     """Embeddings of bytes, (N, ..., T) in [0, 255] -> (N, T, D), linear in between: what an API is sent are whole bytes, and a
-    scheme that follows gradients has some."""
+    scheme that follows gradients has some. Embeddings have the format of their weight."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -24,7 +24,8 @@ class Bytes(nn.Module):
         whole_NT = value_NT.detach().round().clamp(0, 254)
         part_NT1 = (value_NT - whole_NT)[..., None]
         low_NT = whole_NT.long()
-        return self.weight[low_NT] * (1 - part_NT1) + self.weight[low_NT + 1] * part_NT1
+        embedded_NTD = self.weight[low_NT] * (1 - part_NT1) + self.weight[low_NT + 1] * part_NT1
+        return embedded_NTD.to(self.weight.dtype)
 
 
 class ByteNetwork(nn.Module):
