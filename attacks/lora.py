@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..core.contracts import Recipe
 from ..core.errors import NotApplicable
 from ..core.theft import Access, Adversary, Attack, Surrogate
-from .prune import prunable
+from .prune import WEIGHTED, prunable
 from .trajectory import drawing
 
 
@@ -78,7 +78,7 @@ class Lora(Attack):
 
     def __call__(self, access: Access, adversary: Adversary) -> Iterator[Surrogate]:
         model = access.weights()
-        kinds = nn.Linear if self.layers == "linear" else (nn.Linear, nn.Conv2d)
+        kinds = nn.Linear if self.layers == "linear" else WEIGHTED
         chosen = [(name, layer) for name, layer in prunable(model) if isinstance(layer, kinds)]
         if not chosen:
             raise NotApplicable(f"the network has no layer of attack.layers={self.layers}")

@@ -19,11 +19,13 @@ from ..core.theft import Access, Adversary, Attack, Surrogate
 from ..zoo.models import head
 
 Sparsity = Annotated[float, Gt(0), Lt(1)]
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def prunable(model: nn.Module) -> list[tuple[str, Any]]:
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, WEIGHTED)]
 
 
 def pruned(model: nn.Module, sparsity: float, scope: Literal["global", "layer", "structured"]) -> nn.Module:
@@ -47,7 +49,7 @@ def _without_filters(model: nn.Module, sparsity: float) -> nn.Module:
     last = head(model)
     modules = list(model.named_modules())
     for position, (name, layer) in enumerate(modules):
-        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or name == last:
+        if not isinstance(layer, WEIGHTED) or name == last:
             continue
         norms = layer.weight.abs().flatten(1).sum(1)
         gone = norms.argsort()[: round(sparsity * len(norms))]

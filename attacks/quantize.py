@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from ..core.theft import Access, Adversary, Attack, Surrogate
 from ..zoo.byte_models import Bytes
 from ..zoo.models import Normalise
+from .prune import WEIGHTED
 
 Format = Literal["fp16", "bf16", "fp8", "int8", "int4"]
 BITS: dict[str, int] = {"int8": 8, "int4": 4}
@@ -91,7 +92,7 @@ def quantised(model: nn.Module, to: Format) -> nn.Module:
     if to in ("bf16", "fp16"):
         return narrowed(model, torch.bfloat16 if to == "bf16" else torch.float16)
     for module in list(model.modules()):
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, WEIGHTED):
             module.weight.requires_grad_(False)
             parametrize.register_parametrization(module, "weight", stored_as(to, module.weight.shape))
     return model.eval()

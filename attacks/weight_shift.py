@@ -16,6 +16,7 @@ from torch import nn
 from ..core.contracts import Recipe
 from ..core.errors import NotApplicable
 from ..core.theft import Access, Adversary, Attack, Surrogate
+from .prune import CONVOLUTIONS
 from .trajectory import drawing
 
 
@@ -23,7 +24,7 @@ from .trajectory import drawing
 def shifted(model: nn.Module, shift: float, noise: float, generator: torch.Generator) -> nn.Module:
     """A copy with every convolution shifted. NotApplicable when there is none."""
     model = copy.deepcopy(model)
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    layers = [module for module in model.modules() if isinstance(module, CONVOLUTIONS)]
     if not layers:
         raise NotApplicable("the network has no convolution whose mean filter could be shifted")
     for layer in layers:

@@ -205,6 +205,24 @@ def test_a_shift_scales_the_mean_filter_by_one_minus_itself(shift: float) -> Non
     assert float(noise.std() / before.std()) == pytest.approx(1.0, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "attacked",
+    [
+        lambda model: noisy(model, 0.5, seeded()),
+        lambda model: shifted(model, 1.5, 0.0, seeded()),
+        lambda model: pruned(model, 0.5, "structured"),
+        lambda model: quantised(model, "int4"),
+    ],
+    ids=["noise", "shift", "prune", "int4"],
+)
+def test_convolutions_of_sequences_are_convolutions(attacked: Callable[[nn.Module], nn.Module]) -> None:
+    model = BertBytes(width=8, depth=1, heads=1, byte=4).build((1, 1, 32), CLASSES, 1).eval()
+    before, after = model.get_submodule("net.words").weight, attacked(model).get_submodule("net.words").weight
+    assert isinstance(before, Tensor)
+    assert isinstance(after, Tensor)
+    assert not torch.equal(before, after)
+
+
 def test_a_network_without_convolutions_cannot_be_shifted() -> None:
     with pytest.raises(NotApplicable, match="no convolution"):
         shifted(Mlp().build(SHAPE, CLASSES, 1), 1.5, 0.0, seeded())
