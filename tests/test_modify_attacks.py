@@ -149,7 +149,7 @@ def test_fp8_weights_are_e4m3_times_one_scale_and_close() -> None:
 
 def test_fp16_computes_in_fp16_and_formats_rise_in_strength() -> None:
     model = quantised(small(), "fp16")
-    floats = [t for n, t in model.net.state_dict().items() if t.is_floating_point()]
+    floats = [t for t in model.get_submodule("net").state_dict().values() if t.is_floating_point()]
     assert {t.dtype for t in floats} == {torch.float16}
     assert model(pictures(2)).dtype == torch.float16
     access, _, adversary = means(trial("watermark=none"), small())
@@ -946,7 +946,7 @@ def test_a_transfer_costs_its_own_epochs_and_its_own_head() -> None:
     access, _, adversary = means(trial("watermark=none"), small())
     steps = 0
 
-    def fit(model: nn.Module, _: Examples, each_epoch: EachEpoch | None = None, **__: Any) -> nn.Module:
+    def fit(model: nn.Module, data: Examples, *, each_epoch: EachEpoch | None = None, **_: Any) -> nn.Module:
         nonlocal steps
         if each_epoch is None:
             steps += 10
