@@ -133,6 +133,10 @@ def test_a_byte_model_reads_whole_bytes_and_has_gradients() -> None:
     weight: Tensor = network.bytes.weight  # type: ignore[assignment,union-attr]
     read = network.bytes(model.get_submodule("normalise")(inputs))  # type: ignore[operator]
     torch.testing.assert_close(read, weight[raw_NT], atol=1e-3, rtol=0)
+    between = network.bytes(torch.tensor([[10.25, 10.75]]))  # type: ignore[operator]
+    torch.testing.assert_close(
+        between[0], torch.stack([torch.lerp(weight[10], weight[11], t) for t in (0.25, 0.75)])
+    )
     (gradient,) = torch.autograd.grad(found.square().sum(), inputs)
     assert (gradient != 0).all()
     (marked,) = Suspects([model]).weights(BertBytes().layer)

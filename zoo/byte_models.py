@@ -21,7 +21,7 @@ class Bytes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value_NT = x.flatten(1)
-        whole_NT = value_NT.detach().round().clamp(0, 254)
+        whole_NT = value_NT.detach().floor().clamp(0, 254)
         part_NT1 = (value_NT - whole_NT)[..., None]
         low_NT = whole_NT.long()
         embedded_NTD = self.weight[low_NT] * (1 - part_NT1) + self.weight[low_NT + 1] * part_NT1
