@@ -106,6 +106,7 @@ class Reached(TypedDict):
 
 
 class Config(TypedDict, total=False):
+    adversary: Group
     deployment: Reached
 
 

@@ -96,6 +96,7 @@ DAMAGE: dict[str, tuple[Edit, str, str]] = {
     "no nulls": (without("nulls", "random_keys"), "incomplete", "`nulls.random_keys`"),
     "half a control": (put({"p": 1}, "controls", "unmarked"), "incomplete", "`controls.unmarked.detected`"),
     "half a deployment": (put({}, "deployment"), "incomplete", "`deployment.accounts`"),
+    "a word for an adversary": (put("x", "config", "adversary"), "incomplete", "`config.adversary`"),
     "a list of choices": (
         put(["a"], "choices", "deployment"),
         "incomplete",
