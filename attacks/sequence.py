@@ -84,6 +84,13 @@ class Sequence(Attack):
             yield Surrogate(float(number), last.model)
 
 
+def stages_of(attack: Attack) -> list[Attack]:
+    """In the order in which they run; the attack itself where it is none of several in a row."""
+    if not isinstance(attack, Sequence):
+        return [attack]
+    return [part for name in sorted(attack.stages) for part in stages_of(attack.stages[name])]
+
+
 @dataclass(frozen=True)
 class OnWeights(Sequence):
     needs = "weights"

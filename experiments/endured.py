@@ -1,13 +1,12 @@
 """A thief whom the API stops answering keeps what he was told, and trains on it."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from ..attacks.extract import student
 from ..attacks.knockoff import soft_loss
-from ..attacks.sequence import Sequence
+from ..attacks.sequence import stages_of
 from ..core.examples import Examples
 from ..core.theft import Adversary, Attack, Surrogate
 from ..deployments.gateway import Refused
@@ -18,8 +17,9 @@ EPOCHS = 60
 
 
 def endured(attack: Attack, thief: Thief, adversary: Adversary) -> Iterator[Surrogate]:
-    """The attack's trajectory; where it breaks off, one more surrogate: a student of the attack's architecture, trained on all
-    answers. Refused when there are fewer than two, or texts, which train no classifier."""
+    """The attack's trajectory; where it breaks off, one more surrogate: a student of the attack's architecture (of attacks in a
+    row, of the first, which asks), trained on all answers. Refused when there are fewer than two, or texts, which train no
+    classifier."""
     strength = 0.0
     try:
         for surrogate in attack(thief, adversary):
@@ -32,12 +32,6 @@ def endured(attack: Attack, thief: Thief, adversary: Adversary) -> Iterator[Surr
             raise
         data = Examples(torch.cat([t.inputs for t in told]), torch.cat([t.targets for t in told]))
         loss = soft_loss if want == "scores" else None
-        model = student(adversary, architecture(attack), data, EPOCHS, loss)
+        architecture = getattr(stages_of(attack)[0], "student", None)
+        model = student(adversary, architecture, data, EPOCHS, loss)
         yield Surrogate(float(len(data)) if attack.axis == "queries" else strength + 1, model)
-
-
-def architecture(attack: Attack) -> Any:
-    """Of the attack's students; of attacks in a row, of the first, which is the one that asks. None: the victim's."""
-    if isinstance(attack, Sequence):
-        return architecture(attack.stages[min(attack.stages)])
-    return getattr(attack, "student", None)

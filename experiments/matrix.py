@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..attacks.sequence import stages_of
 from ..core.contracts import Watermark
 from ..core.evidence import Evidence, weigh
 from ..core.examples import Ledger
@@ -155,9 +156,8 @@ def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key])
 
 def elsewhere(trial: Trial) -> bool:
     """Whether the thief trains another architecture than the victim's, also as a stage of his attack."""
-    stages = (trial.attack, *getattr(trial.attack, "stages", {}).values())
-    students = [student for stage in stages if (student := getattr(stage, "student", None)) is not None]
-    return any(student != trial.settings.model for student in students)
+    students = (getattr(stage, "student", None) for stage in stages_of(trial.attack))
+    return any(student not in (None, trial.settings.model) for student in students)
 
 
 def finite(values: Any) -> list[float | None]:

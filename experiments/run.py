@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attacks.sequence import stages_of
 from ..core.errors import ConfigError, NotApplicable
 from ..core.examples import Examples
 from ..core.key import Key
@@ -104,8 +105,7 @@ def check_fit(trial: Trial) -> None:
         raise NotApplicable(f"{mark} marks texts, and a model of {trial.task.name} writes none")
     if writes and scheme.family not in ("language", "control") and scheme.reads != "weights":
         raise NotApplicable(f"{mark} asks for the labels of pictures; a model of {trial.task.name} reads ids")
-    stages = (attack, *getattr(attack, "stages", {}).values())
-    if writes and any(stage.pictures_only for stage in stages):
+    if writes and any(stage.pictures_only for stage in stages_of(attack)):
         raise NotApplicable(
             f"{theft} attacks classifiers of pictures; a model of {trial.task.name} reads ids: set attack=llm/distill, say"
         )

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from ..attacks.sequence import stages_of
 from ..core.contracts import Configured, Task, Watermark
 from ..core.errors import ConfigError
 from ..core.examples import Examples
@@ -198,8 +199,9 @@ class Trial:
         budget, task = self.settings.adversary, self.task
         data = self.thiefs_data()
         own = self.attack.data != "none" and not self.attack.gallery
-        meter.examples = len(data) if own else self.attack.gallery
-        meter.fit.share = budget.data if own else 1.0
+        gallery = sum(stage.gallery for stage in stages_of(self.attack))
+        meter.examples = len(data) * own + gallery
+        meter.fit.share = 1.0 if gallery or not own else budget.data
         shape, source = task.shape, self.settings.task
 
         def build(architecture: Architecture, seed: int) -> nn.Module:

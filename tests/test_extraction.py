@@ -158,6 +158,17 @@ def test_who_asks_with_pictures_from_elsewhere_needs_no_data(attack: str, asked:
     assert (last.cost.queries, last.cost.examples) == (asked, held)
 
 
+def test_a_thief_with_a_gallery_and_data_holds_both_and_goes_through_the_gallery_once_an_epoch() -> None:
+    stages = OnLabels({"1": Active(pictures="abstract", count=20, epochs=1), "2": Active(epochs=1)})
+    it = replace(trial(), settings=replace(trial().settings, attack=stages))
+    meter = Meter(Gateway(it.task.fresh(0), ALL), it.trainer("thief"))
+    it.adversary(meter)
+    assert meter.examples == 20 + len(it.task.attacker)
+    poor = replace(it.settings.adversary, data=0.05)
+    replace(it, settings=replace(it.settings, adversary=poor)).adversary(meter)
+    assert (meter.examples, meter.fit.share) == (20 + 14, 1.0)
+
+
 def test_a_budget_too_small_for_smoothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"adversary\.queries=10"):
         ran(SmoothRetrain(epochs=1), queries=9)

@@ -86,11 +86,13 @@ class Hardware(Configured):
 
 
 class Trainer:
-    """A `Fit` (core/contracts.py) bound to hardware, a recipe and a seed; it counts its gradient steps. share: of the data that
-    there are; recipes count epochs, and who holds few examples takes as many steps in one as who holds all."""
+    """A `Fit` (core/contracts.py) bound to hardware, a recipe and a seed; it counts its gradient steps."""
 
-    def __init__(self, hardware: Hardware, recipe: Recipe, seed: int, share: float = 1.0) -> None:
-        self.hardware, self.recipe, self.seed, self.share = hardware, recipe, seed, share
+    share = 1.0
+    """Of the data that there are. Recipes count epochs, and who holds few examples takes as many steps in one as who holds all."""
+
+    def __init__(self, hardware: Hardware, recipe: Recipe, seed: int) -> None:
+        self.hardware, self.recipe, self.seed = hardware, recipe, seed
         self.steps = 0
         self.fits = 0
 
