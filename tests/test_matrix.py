@@ -47,7 +47,7 @@ def test_a_key_is_weighed_against_its_own_null_scores() -> None:
 
 @pytest.mark.parametrize(("student", "apart"), [("mlp", True), ("cnn_small", False)])
 def test_null_models_are_no_null_for_another_architecture(student: str, apart: bool) -> None:
-    """Of 24 independent mlps 4 hit an ewe key of digits oftener than all 99 null models of cnn_small do."""
+    """A student of another architecture than the victim's is not exchangeable with null models of the victim's."""
     trial = build("attack=extract", f"+model@attack.student={student}", "deployment=api_label")
     assert elsewhere(trial) is apart
     kinds: list[Kind] = ["other_seed"] * 99
