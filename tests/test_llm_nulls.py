@@ -166,7 +166,7 @@ def test_sums_of_whole_numbers_far_out() -> None:
 
 
 def test_1_a_threshold_on_z_is_no_rate() -> None:
-    """z > 4 at 20 ids and a quarter green: nominal 3.2e-5, in truth 5 times that."""
+    """z > 4 at 20 ids and a quarter green: nominal 3.2e-5, in truth 5.8 times that."""
     count = math.floor(20 * 0.25 + 4 * math.sqrt(20 * 0.25 * 0.75)) + 1
     assert 10 ** float(counts_log10_p(count, 20, 0.25)) > 5 * stats.norm.sf(4)
 
