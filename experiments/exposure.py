@@ -111,6 +111,17 @@ def exposed(trial: Trial, mine: Owner) -> Thief:
     return thief
 
 
+def answered(trial: Trial, mine: Owner) -> Record:
+    """Of a mark in answers, the accuracy of the labels that customers are told on the test split, without filters; of others
+    nothing."""
+    scheme, test = trial.watermark, trial.task.test
+    if not scheme.answers:
+        return {}
+    scores_NC = torch.softmax(logits(mine.marked, test.inputs, trial.hardware.device), 1)
+    told_N = row_labels(scheme.answer(mine.key, test.inputs, scores_NC, Ledger()))
+    return {"answered": float((told_N == test.targets).double().mean())}
+
+
 def untimed(trial: Trial, curve: list[Record]) -> list[Record]:
     """The curve, without seconds where the deployment is only played."""
     if trial.deployment.simulation is None:

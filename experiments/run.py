@@ -24,7 +24,7 @@ from .author import answers
 from .cache import code_digest
 from .catalogue import declared
 from .environment import environment
-from .exposure import admit, deployed, exposed, untimed
+from .exposure import admit, answered, deployed, exposed, untimed
 from .matrix import Matrix
 from .meter import Meter
 from .own_key import copy_for
@@ -70,6 +70,7 @@ def run(trial: Trial) -> dict[str, Any]:
         "owner": owner_costs(trial, mine, matrix.keys[0], test),
         "marked": {
             **kept(trial, mine, "utility", lambda: utility(trial, mine.marked, test)),
+            **answered(trial, mine),
             **asdict(matrix.weigh(Matrix.MARKED)),
             "message": message(trial, mine.marked, mine.key),
         },

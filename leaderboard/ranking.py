@@ -234,10 +234,18 @@ def _row(records: list[Record], budget: float) -> Record:
     }
 
 
+def cost_of(record: Record) -> float:
+    """The owner's cost in pp of accuracy: of a mark in answers, that of what customers are told; nan where an older record does not
+    tell."""
+    marked, scheme = record["marked"], record.get("declared", {}).get("watermark", {})
+    served = marked.get("answered", math.nan if scheme.get("family") == "output" else marked["accuracy"])
+    return float(100 * (record["owner"]["unmarked_accuracy"] - served))
+
+
 def _cost(done: list[Record]) -> float | None:
-    """The owner's cost in pp of accuracy, each seed counted once; None before any trial ended."""
-    costs = {r["seed"]: r["owner"]["unmarked_accuracy"] - r["marked"]["accuracy"] for r in done}
-    return 100 * sum(costs.values()) / len(costs) if costs else None
+    """Each seed counted once; None before any trial ended."""
+    costs = {r["seed"]: cost for r in done if not math.isnan(cost := cost_of(r))}
+    return sum(costs.values()) / len(costs) if costs else None
 
 
 def _worst(found: list[tuple[Record, str, float | None]]) -> float | None:

@@ -15,7 +15,18 @@ import numpy as np
 from .compare import DRAWS, Interval, area_intervals, mean_interval, ranks, worst_interval
 from .deployed import baselines, summary
 from .frontier import Floats, Rate, areas, forging, forging_verdict, survival, thefts, worst
-from .ranking import BOARD, BUDGET, Record, cell_of, different_keys, is_claim, losses, ranking, schemes
+from .ranking import (
+    BOARD,
+    BUDGET,
+    Record,
+    cell_of,
+    cost_of,
+    different_keys,
+    is_claim,
+    losses,
+    ranking,
+    schemes,
+)
 from .stricter import stricter
 
 WIDE = 0.1
@@ -130,7 +141,7 @@ def _above(found: Record, record: Record, null: str | None) -> float:
 
 def _costs(done: list[Record]) -> Record:
     """pp of accuracy (the mean is the ranking's cost_pp), seconds, and what one verification takes where records tell."""
-    cost_S = _once(done, lambda r: 100 * (r["owner"]["unmarked_accuracy"] - r["marked"]["accuracy"]))
+    cost_S = _once(done, cost_of)
     seconds_S = _once(done, lambda r: r["owner"]["embedding_seconds"])
     told = {
         "verification_queries": ("verification", "queries"),

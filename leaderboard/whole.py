@@ -167,6 +167,7 @@ class Message(TypedDict):
 
 class Marked(Decided):
     accuracy: Share
+    answered: NotRequired[Share]
     statistic: Number | None
     log10_p: Log10P
     detected: bool | None

@@ -244,6 +244,17 @@ def test_cost_and_weakest_evidence_name_their_unit_and_attack() -> None:
     assert (row["weakest_log10_p"], row["weakest_attack"]) == (WEAK, "distill")
 
 
+def test_a_mark_in_answers_costs_what_customers_are_told() -> None:
+    told, older = trial("b", seed=0), trial("b", seed=1)
+    for record in (told, older):
+        record["declared"]["watermark"]["family"] = "output"
+    told["marked"]["answered"] = 0.92
+    (row,) = ranking([told, older])
+    assert row["cost_pp"] == pytest.approx(4.0), "the older record tells nothing"
+    (row,) = ranking([older])
+    assert row["cost_pp"] is None
+
+
 def test_command_comes_from_the_record() -> None:
     record = trial("my mark")
     expected = "assay run task=digits model=cnn 'watermark=my mark' deployment=open attack=prune"

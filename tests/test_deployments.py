@@ -17,6 +17,7 @@ from assay.attacks.sequence import OnLabels
 from assay.core.contracts import Grant
 from assay.core.errors import ConfigError, Denied, NotApplicable
 from assay.core.examples import Examples, Ledger
+from assay.core.secret import Secret
 from assay.core.suspects import logits
 from assay.core.theft import Access, Adversary, Attack
 from assay.deployments.defences import Defence, Filter, LabelOnly, Noise, Rounded, TopK, relabelled
@@ -32,8 +33,9 @@ from assay.experiments import isolate
 from assay.experiments.api import build
 from assay.experiments.config import CONF, composer
 from assay.experiments.endured import endured
-from assay.experiments.exposure import admit, untimed
+from assay.experiments.exposure import admit, answered, untimed
 from assay.experiments.meter import Meter
+from assay.experiments.people import Owner
 from assay.experiments.suite import grid
 from assay.experiments.trial import built
 from assay.zoo.models import CnnSmall, Mlp
@@ -386,6 +388,20 @@ def test_a_mark_has_the_last_word_on_the_label_and_coarse_filters_come_after_it(
     assert torch.equal(gateway.ledger.examples().targets, torch.cat((marked, marked)))
 
 
+def test_a_mark_in_answers_costs_customers_their_right_labels() -> None:
+    """Every answer is another class than the model's. A mark in weights answers as the model does."""
+    it = build("watermark=dawn", "watermark.rate=1.0", "attack=extract")
+    test = it.task.test
+    own = logits(MODEL, test.inputs).argmax(1)
+    right = it.task.test.targets == own
+    key = it.watermark.keygen(it.task, Secret.simulated(0))
+    found = answered(it, Owner(key, MODEL, MODEL, 0.0, 0.0))["answered"]
+    told = it.watermark.answer(key, test.inputs, torch.softmax(logits(MODEL, test.inputs), 1), Ledger())
+    assert found == pytest.approx(float((told.argmax(1) == test.targets).double().mean()))
+    assert 0 < found <= 1 - float(right.double().mean())
+    assert answered(build("attack=extract"), Owner(key, MODEL, MODEL, 0.0, 0.0)) == {}
+
+
 def thief(api: Gateway, *words: str) -> tuple[Thief, Adversary]:
     """One who trains nothing."""
     it, mine = build("attack=extract", "task.limit=200", *words), Thief(api)
@@ -462,5 +478,6 @@ def test_a_record_says_what_the_deployment_saw(tmp_path: Path) -> None:
     assert benign["alarmed"] == sum(kind["alarmed"] for kind in benign["kinds"].values())
     assert benign["worst"]["rate"] == max(kind["alarmed"] / 20 for kind in benign["kinds"].values())
     assert told["utility"] is None, "no filter"
+    assert record["marked"]["answered"] < record["marked"]["accuracy"], "half of the answers are wrong"
     assert told["book"]["entries"] == 4 + 3 * 4
     assert len(told["book"]["head"]) == 64
