@@ -87,7 +87,8 @@ class LabelOnly(Defence):
 class Noise(Defence):
     """Laplace or Gaussian noise on the scores, which are then cut at 0 and divided by their sum.
 
-    Equal inputs get equal noise, so asking again averages nothing out. Two vectors of probabilities differ by at most 2 in L1: with
+    Equal inputs get equal noise, so asking again averages nothing out; inputs that differ by next to nothing get noise of their
+    own, which averages out over them. Two vectors of probabilities differ by at most 2 in L1: with
     Laplace noise and `keep_label` off one answer is 2 / scale differentially private in its scores (Dwork et al., TCC 2006), and n
     answers 2 n / scale. A kept label is told as it is, and no such bound holds. The noise follows from the trial's public seed: the
     thief of a trial does not use that, and a service has to keep its seed to itself."""
@@ -132,7 +133,7 @@ def relabelled(scores: Tensor, labels: Tensor) -> Tensor:
 def keyed_uniforms(inputs: Tensor, count: int, seed: int) -> Tensor:
     """(N, count) float64 in (0, 1): a stream for every input, named by its content and the seed."""
     key = seed.to_bytes(8, "big")
-    rows = inputs.detach().cpu().flatten(1).contiguous().numpy()
+    rows = inputs.detach().cpu().flatten(1).contiguous().numpy() + 0.0  # -0 equals 0 and has other bytes
     found = np.empty((len(rows), count))
     for row, out in zip(rows, found, strict=True):
         digest = hashlib.blake2b(row.tobytes(), digest_size=16, key=key).digest()

@@ -315,6 +315,14 @@ def test_noise_is_of_its_law_and_the_same_for_the_same_input(law: Any) -> None:
     assert (fourth > 3.5) == (law == "laplace"), "Laplace has heavy tails"
 
 
+def test_zeros_of_either_sign_get_the_same_noise() -> None:
+    """-0 equals 0, and the model answers both alike: else a picture's black pixels would average the noise out."""
+    inputs = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(6)).round()
+    assert (inputs == 0).any()
+    noisy = ready(Noise(keep_label=False))
+    assert torch.equal(noisy(inputs, SCORES[:3]), noisy(torch.where(inputs == 0, -0.0, inputs), SCORES[:3]))
+
+
 def test_noise_keeps_the_label_where_it_should() -> None:
     inputs = torch.rand(500, 1, 2, 2, generator=torch.Generator().manual_seed(4))
     scores = torch.softmax(torch.randn(500, 5, generator=torch.Generator().manual_seed(5)), 1)
