@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from ..core.errors import ConfigError
 Kind = Literal["open", "answer", "degraded", "alarm", "revoke"]
 """open: samples is the budget, -1 without one; answer, degraded: samples answered; alarm, revoke: samples answered before."""
 NOTHING = bytes(32)
+KINDS = ("f4", "i8", "f8")  # of numbers in a request: inputs, labels, hours
 PATIENCE = 60.0  # seconds that a turn waits for others
 TABLES = """
 CREATE TABLE IF NOT EXISTS accounts (
@@ -34,11 +36,11 @@ CREATE TABLE IF NOT EXISTS chain (
     number INTEGER PRIMARY KEY, account TEXT NOT NULL, kind TEXT NOT NULL, samples INTEGER NOT NULL,
     inputs BLOB NOT NULL, answers BLOB NOT NULL, previous BLOB NOT NULL, hash BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS streams (
-    number INTEGER PRIMARY KEY, account TEXT NOT NULL, at REAL NOT NULL, shape TEXT NOT NULL, inputs BLOB NOT NULL, labels BLOB NOT
-    NULL
+CREATE TABLE IF NOT EXISTS requests (
+    number INTEGER PRIMARY KEY, account TEXT NOT NULL, shape TEXT NOT NULL, inputs BLOB NOT NULL, labels BLOB NOT NULL,
+    hours BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS stream_of ON streams (account, number);
+CREATE INDEX IF NOT EXISTS request_of ON requests (account, number);
 """
 
 
@@ -89,14 +91,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as monitors see it: inputs (N, ...) float32, the model's own labels (N,), hours since whatever."""
+    """A request as monitors see it: inputs (N, ...) float32, the model's own labels (N,), hours since whatever (N,) float64."""
 
     inputs: Tensor
     labels: Tensor
-    at: float
+    hours: Tensor
 
     def first(self, count: int) -> "Asked":
-        return Asked(self.inputs[:count], self.labels[:count], self.at)
+        return Asked(self.inputs[:count], self.labels[:count], self.hours[:count])
 
 
 def tensor_digest(tensor: Tensor) -> bytes:
@@ -271,20 +273,17 @@ class Turn:
 
     def see(self, account: str, asked: Asked) -> int:
         """Keeps a request for the monitors of other processes; its number."""
-        inputs, labels = asked.inputs.float().cpu().contiguous(), asked.labels.cpu()
-        raw = inputs.numpy().tobytes(), labels.numpy().tobytes()
-        row = (account, asked.at, json.dumps(list(inputs.shape)), *raw)
-        found = self.database.execute("INSERT INTO streams VALUES (NULL, ?, ?, ?, ?, ?)", row).lastrowid
+        inputs = asked.inputs.float()
+        raw = [part.cpu().contiguous().numpy().tobytes() for part in (inputs, asked.labels, asked.hours)]
+        row = (account, json.dumps(list(inputs.shape)), *raw)
+        found = self.database.execute("INSERT INTO requests VALUES (NULL, ?, ?, ?, ?, ?)", row).lastrowid
         assert found is not None
         return found
 
     def seen(self, account: str, since: int) -> list[tuple[int, Asked]]:
         """The account's requests after the one of this number, each with its own."""
-        words = "SELECT number, at, shape, inputs, labels FROM streams WHERE account = ? AND number > ? ORDER BY number"
-        return [
-            (number, Asked(_floats(inputs, json.loads(shape)), _labels(labels), at))
-            for number, at, shape, inputs, labels in self.database.execute(words, (account, since))
-        ]
+        words = "SELECT * FROM requests WHERE account = ? AND number > ? ORDER BY number"
+        return [(row[0], _asked(*row[2:])) for row in self.database.execute(words, (account, since))]
 
 
 def _standing(row: tuple[str, int, int, int, int]) -> Standing:
@@ -292,9 +291,7 @@ def _standing(row: tuple[str, int, int, int, int]) -> Standing:
     return Standing(name, None if budget < 0 else budget, used, bool(alarmed), bool(revoked))
 
 
-def _floats(raw: bytes, shape: list[int]) -> Tensor:
-    return torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(shape) if raw else torch.empty(shape)
-
-
-def _labels(raw: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(raw), dtype=torch.int64) if raw else torch.empty(0, dtype=torch.int64)
+def _asked(shape: str, *raw: bytes) -> Asked:
+    inputs, labels, hours = (np.frombuffer(one, kind).copy() for one, kind in zip(raw, KINDS, strict=True))
+    whole = torch.from_numpy(inputs).reshape(json.loads(shape))
+    return Asked(whole, torch.from_numpy(labels), torch.from_numpy(hours))

@@ -67,9 +67,9 @@ def customers(pool: Examples, model: nn.Module, each: int, seed: int, device: st
 def _requests(kind: Custom, inputs: Tensor, own: Tensor, generator: torch.Generator) -> Iterator[Asked]:
     """One picture at a time, at uniform times; bursty: three requests."""
     count = 3 if kind == "bursty" else len(inputs)
-    times = (HOURS * torch.rand(count, generator=generator, dtype=torch.float64)).sort().values.tolist()
+    times = (HOURS * torch.rand(count, generator=generator, dtype=torch.float64)).sort().values
     parts = zip(inputs.tensor_split(count), own.tensor_split(count), times, strict=True)
-    yield from (Asked(*part) for part in parts)
+    yield from (Asked(asked, labels, hour.expand(len(asked))) for asked, labels, hour in parts)
 
 
 def _pictures(kind: Custom, pool: Examples, generator: torch.Generator) -> Tensor:

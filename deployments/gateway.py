@@ -98,9 +98,10 @@ class Gateway:
         want: Literal["scores", "labels"],
         inputs: Tensor,
         account: str = ANYONE,
-        at: float | None = None,
+        at: float | Tensor | None = None,
     ) -> Reply:
-        """at: hours since whatever, for monitors of rates; the clock's when None. Denied when `want` is not granted."""
+        """at: hours since whatever, of all inputs or of each (N,), for monitors of rates; the clock's when None. Denied when `want`
+        is not granted."""
         self.require(want)
         if want == "labels" and self._plain:
             own_N = Suspects([self.model], self.device).labels(inputs)[0]
@@ -120,7 +121,7 @@ class Gateway:
         tokens: int,
         temperature: float | None = None,
         account: str = ANYONE,
-        at: float | None = None,
+        at: float | Tensor | None = None,
     ) -> Reply:
         """Texts (n, tokens); asked again, a prompt gets another text. Filters of scores do not see them."""
         self.require("texts")
@@ -150,9 +151,12 @@ class Gateway:
     def rounded(self, scores_NC: Tensor) -> Tensor:
         return scores_NC if self.decimals is None else scores_NC.round(decimals=self.decimals)
 
-    def _served(self, account: str, inputs: Tensor, own_N: Tensor, at: float | None, say: Say) -> Reply:
+    def _served(
+        self, account: str, inputs: Tensor, own_N: Tensor, at: float | Tensor | None, say: Say
+    ) -> Reply:
         """One turn of the book: what is answered is written before it is said, and nothing is said that is not written."""
-        asked = Asked(inputs, own_N, time.time() / 3600 if at is None else at)
+        hours = torch.as_tensor(time.time() / 3600 if at is None else at, dtype=torch.float64)
+        asked = Asked(inputs, own_N, hours.expand(len(inputs)))
         with self.book.turn() as turn:
             standing = turn.standing(account) or turn.open(account, self.guard.budget)
             if standing.revoked:

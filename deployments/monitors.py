@@ -40,8 +40,6 @@ class Monitor(Configured, ABC):
     """fpr: the share of customers who may be alarmed. per_kind: customers of each kind for calibration."""
 
     paper: ClassVar[str]
-    timed: ClassVar[bool] = False
-    """Whether hours matter. Where they do not, neither does how a stream is cut into requests, and it is looked at in one."""
 
     fpr: Annotated[float, Gt(0), Lt(1)] = 0.05
     per_kind: Annotated[int, Ge(1)] = 20
@@ -56,15 +54,9 @@ class Monitor(Configured, ABC):
         """What the monitor needs to know of the task's ordinary inputs."""
 
     def suspicion(self, known: Any, requests: Sequence[Asked]) -> Tensor:
-        """(N,) of an account's whole stream."""
-        watcher = self.watcher(known)
-        if not self.timed:
-            whole = (
-                torch.cat([asked.inputs for asked in requests]),
-                torch.cat([asked.labels for asked in requests]),
-            )
-            return watcher.see(Asked(*whole, requests[-1].at))
-        return torch.cat([watcher.see(asked) for asked in requests])
+        """(N,) of an account's whole stream, looked at in one: how it is cut into requests does not matter."""
+        parts = zip(*((asked.inputs, asked.labels, asked.hours) for asked in requests), strict=True)
+        return self.watcher(known).see(Asked(*map(torch.cat, parts)))
 
     def calibrated(self, home: Home) -> "Watch":
         """The first half of the owner's inputs says what is ordinary; the customers' pictures are of the second (customers.py:

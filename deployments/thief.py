@@ -6,12 +6,16 @@ With none left, Refused is raised and the answers so far are in `told`. Opening 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..core.examples import Examples, Ledger
 from .gateway import Gateway, Refused, Reply, Stop
+
+Ask = Callable[[Tensor, str, Tensor], Reply]
+"""(inputs (N, ...), account, hours (N,)) -> what it is answered."""
 
 
 @dataclass
@@ -27,6 +31,8 @@ class Thief:
     reason: Stop = field(default="revoked", init=False)
     """Why the last account was refused."""
     turn: int = field(default=0, init=False)
+    sent: int = field(default=0, init=False)
+    """Samples that he asked, also those that were refused."""
 
     @property
     def queries(self) -> int:
@@ -51,29 +57,21 @@ class Thief:
         return self.gateway.author()
 
     def scores(self, inputs: Tensor) -> Tensor:
-        return self._asked(
-            "scores", inputs, lambda part, name: self.gateway.query("scores", part, name, self.hour)
-        )
+        return self._asked("scores", inputs, partial(self.gateway.query, "scores"))
 
     def labels(self, inputs: Tensor) -> Tensor:
-        return self._asked(
-            "labels", inputs, lambda part, name: self.gateway.query("labels", part, name, self.hour)
-        )
+        return self._asked("labels", inputs, partial(self.gateway.query, "labels"))
 
     def texts(self, prompts_NP: Tensor, tokens: int, temperature: float | None = None) -> Tensor:
-        def ask(part: Tensor, name: str) -> Reply:
-            return self.gateway.write(part, tokens, temperature, name, self.hour)
+        def ask(part: Tensor, name: str, hours: Tensor) -> Reply:
+            return self.gateway.write(part, tokens, temperature, name, hours)
 
         return self._asked("texts", prompts_NP, ask)
 
-    @property
-    def hour(self) -> float:
-        return self.queries / self.pace
-
-    def _asked(self, want: str, inputs: Tensor, ask: Callable[[Tensor, str], Reply]) -> Tensor:
+    def _asked(self, want: str, inputs: Tensor, ask: Ask) -> Tensor:
         """Answers in the order of the inputs. Refused when the last account is."""
         if not len(inputs):
-            return ask(inputs, self.names[0]).values
+            return ask(inputs, self.names[0], torch.empty(0)).values
         found: dict[int, Tensor] = {}
         left, answers = torch.arange(len(inputs)), inputs[:0]
         while len(left) and self.alive:
@@ -86,14 +84,15 @@ class Thief:
             raise Refused(f"of the thief ({self.accounts} in all)", Reply(inputs[:0], self.reason))
         return answers
 
-    def _dealt(
-        self, inputs: Tensor, left: Tensor, ask: Callable[[Tensor, str], Reply], found: dict[int, Tensor]
-    ) -> Tensor:
+    def _dealt(self, inputs: Tensor, left: Tensor, ask: Ask, found: dict[int, Tensor]) -> Tensor:
         """Adds what the accounts are answered to `found`; the places that none was answered about."""
         alive, still = self.alive, []
+        hours = torch.arange(self.sent, self.sent + len(left), dtype=torch.float64) / self.pace
+        self.sent += len(left)
         for i, name in enumerate(alive):
-            mine = left[(i - self.turn) % len(alive) :: len(alive)]
-            reply = ask(inputs[mine], name)
+            share = slice((i - self.turn) % len(alive), None, len(alive))
+            mine = left[share]
+            reply = ask(inputs[mine], name, hours[share])
             found.update(zip(mine.tolist(), reply.values, strict=False))
             still.append(mine[len(reply.values) :])
             if reply.refused is not None:

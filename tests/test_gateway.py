@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -404,6 +405,24 @@ def test_a_thief_s_accounts_share_his_queries(accounts: int, budget: int, sizes:
     if used and len(used) == accounts:
         assert max(used) - min(used) <= 1, "each sees one of k"
     api.book.verify()
+
+
+@pytest.mark.parametrize(("accounts", "pace"), [(1, 10.0), (2, 20.0)])
+def test_a_thief_keeps_to_his_pace_within_a_request(accounts: int, pace: float) -> None:
+    """10 samples an hour of every account, 25 within 2.45 hours and no more allowed: in one request as in many."""
+    guard = Guard(None, Watch(Rate(hours=2.45), None, 25.0), "revoke")
+
+    def ask(sizes: list[int], pace: float) -> Thief:
+        thief = Thief(Gateway(MODEL, ("labels",), guard=guard), accounts, pace)
+        with suppress(Refused):
+            for part in inputs(200).split(sizes):
+                thief.labels(part)
+        return thief
+
+    for sizes in ([200], [7] * 20 + [60], [1] * 200):
+        assert ask(sizes, pace).queries == 200
+        hasty = ask(sizes, 1.1 * pace)
+        assert (hasty.queries, hasty.alive) == (25 * accounts, [])
 
 
 def test_alarmed_accounts_leave_their_share_to_the_others() -> None:

@@ -42,8 +42,9 @@ POOL = digits().take(slice(600, None))
 REFERENCE = digits().inputs[:600]
 
 
-def asked(rows: Tensor, at: float = 0.0) -> Asked:
-    return Asked(rows, torch.zeros(len(rows), dtype=torch.int64), at)
+def asked(rows: Tensor, at: float = 0.0, labels: Tensor | None = None) -> Asked:
+    own = torch.zeros(len(rows), dtype=torch.int64) if labels is None else labels
+    return Asked(rows, own, torch.full((len(rows),), at, dtype=torch.float64))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -179,7 +180,7 @@ def cut(whole: Asked, sizes: list[int]) -> Iterator[Asked]:
     start = 0
     for size in [*sizes, len(whole.inputs)]:
         stop = start + size
-        yield Asked(whole.inputs[start:stop], whole.labels[start:stop], whole.at)
+        yield Asked(whole.inputs[start:stop], whole.labels[start:stop], whole.hours[start:stop])
         start = stop
 
 
@@ -188,7 +189,7 @@ def cut(whole: Asked, sizes: list[int]) -> Iterator[Asked]:
 @given(sizes=st.lists(st.integers(0, 60), max_size=6))
 def test_requests_may_be_cut_anywhere(monitor: Monitor, sizes: list[int]) -> None:
     rows = drawn(POOL.inputs, 180, torch.Generator().manual_seed(3))
-    whole = Asked(rows, torch.arange(180) % 10, 1.5)
+    whole = Asked(rows, torch.arange(180) % 10, torch.arange(180).double() / 4)
     known = monitor.learnt(REFERENCE)
     one = monitor.suspicion(known, [whole])
     assert one.dtype == torch.float64
@@ -205,6 +206,7 @@ def test_rate_counts_the_samples_of_its_hours() -> None:
     assert watcher.see(asked(rows[:1], 10.0)).tolist() == [3], "10 hours ago is past"
     assert watcher.see(asked(rows[:0], 11.0)).tolist() == []
     assert watcher.see(asked(rows[:1], 99.0)).tolist() == [1]
+    assert watcher.see(asked(rows[:1], 50.0)).tolist() == [2], "a clock that is set back stands still"
 
 
 def test_prada_s_set_grows_by_what_is_far() -> None:
@@ -231,7 +233,7 @@ def test_prada_tells_drawn_distances_from_made_ones() -> None:
 
 def test_prada_is_silent_before_it_has_distances_enough() -> None:
     rows = drawn(POOL.inputs, 130, torch.Generator().manual_seed(0))
-    found = Prada(least=100, every=1).suspicion(None, [Asked(rows, torch.zeros(130, dtype=torch.int64), 0.0)])
+    found = Prada(least=100, every=1).suspicion(None, [asked(rows)])
     assert found[:101].tolist() == [0.0] * 101
     assert (found[104:] > 0).any()
 
@@ -242,7 +244,7 @@ def test_prada_leaves_classes_out_that_have_few_distances() -> None:
     found = [(1, 0.5)] * 9 + [(2, float(d)) for d in range(10)]
     assert of_common_classes(found).tolist() == [float(d) for d in range(10)]
     rows = drawn(POOL.inputs, 231, torch.Generator().manual_seed(0))
-    suspicion = Prada(every=1).suspicion(None, [Asked(rows, torch.arange(231) % 21, 0.0)])
+    suspicion = Prada(every=1).suspicion(None, [asked(rows, labels=torch.arange(231) % 21)])
     assert (suspicion[:210] == 0).all()
     assert suspicion[-1] > 0
 
@@ -251,7 +253,7 @@ def test_prada_counts_its_distances_when_outliers_are_gone() -> None:
     """102 queries of a class have 101 distances; one lies far off, and the hundred others are too few."""
     rows = drawn(POOL.inputs, 110, torch.Generator().manual_seed(0))
     rows[50] = 100.0
-    found = Prada(every=1).suspicion(None, [Asked(rows, torch.zeros(110, dtype=torch.int64), 0.0)])
+    found = Prada(every=1).suspicion(None, [asked(rows)])
     assert (found[:102] == 0).all()
     assert found[-1] > 0
 
@@ -265,7 +267,7 @@ def test_steps_from_seeds_raise_prada_s_alarm_and_ordinary_queries_do_not() -> N
     own = TEMPLATES(seeds).argmax(1)
     found = customers(POOL, TEMPLATES, 10, 11)
     threshold = monitor.threshold(found, monitor.largest(None, found))
-    honest, stolen = Asked(seeds, own, 0.0), Asked(steps, own, 0.0)
+    honest, stolen = asked(seeds, labels=own), asked(steps, labels=own)
     assert not (monitor.suspicion(None, [honest]) > threshold).any()
     above = monitor.suspicion(None, [honest, stolen]) > threshold
     assert above.any()
@@ -310,7 +312,7 @@ def test_customers_are_what_their_kind_says() -> None:
     labels = {pixels.numpy().tobytes(): int(c) for pixels, c in zip(POOL.inputs, POOL.targets, strict=True)}
     for one in found:
         rows = torch.cat([request.inputs for request in one.requests])
-        times = [request.at for request in one.requests]
+        times = torch.cat([request.hours for request in one.requests]).tolist()
         assert times == sorted(times)
         assert 30 <= len(rows) <= MOST
         assert 0 <= rows.min() <= rows.max() <= 1
