@@ -166,6 +166,18 @@ def test_in_process_and_over_http_are_one_gateway(
     assert both.here.queries == both.there.queries
 
 
+def test_a_model_that_says_nan_says_it_over_http(tmp_path: Path) -> None:
+    """Of finite inputs so large that its sums are not: the service had failed, after the answer was counted."""
+    both = Both("scores", tmp_path)
+    sent = torch.full((1, *SHAPE), 3e38)
+    sent[:, :, ::2] *= -1
+    here, there = both.here.query("scores", sent, "alice"), both.remote("alice").query("scores", sent)
+    assert here.values.isnan().all()
+    assert torch.equal(here.values.nan_to_num(7), there.values.nan_to_num(7))
+    assert there.values.dtype == torch.float32
+    assert both.there.book.standing("alice").used == 1
+
+
 def test_a_remote_model_is_an_access(tmp_path: Path) -> None:
     """Labels, scores and counts; what stops raises, with what was answered before; weights are denied."""
     both = Both("scores", tmp_path)

@@ -1,7 +1,8 @@
 """Requests and replies as JSON; every other byte string is a problem with a status, never an exception of the model's.
 
 A request holds `inputs`, nested lists of N samples, or `data`, base64 of float32 (little-endian) with their `shape`. A reply holds
-`values`, nested lists, and their `shape`. A float32 is written as a decimal that reads back as itself, so HTTP changes no bit.
+`values`, nested lists, and their `shape`. A float32 is written as a decimal that reads back as itself, and NaN, which a model may
+say of large inputs, as null: HTTP changes no answer.
 
 Suffix: N samples.
 """
@@ -122,8 +123,10 @@ STATUS = {None: 200, "budget": 429, "revoked": 403}
 
 def replied(reply: Reply) -> tuple[int, dict[str, Any]]:
     """Status and body. A reply that stopped holds what was answered before."""
+    said = reply.values.numpy()
+    missing = np.isnan(said)
     return STATUS[reply.refused], {
-        "values": reply.values.tolist(),
+        "values": (np.where(missing, np.array(None), said) if missing.any() else said).tolist(),
         "shape": list(reply.values.shape),
         "refused": reply.refused,
     }
@@ -131,5 +134,5 @@ def replied(reply: Reply) -> tuple[int, dict[str, Any]]:
 
 def reply_of(body: Any, want: Want) -> Reply:
     """The inverse of `replied`."""
-    dtype = torch.float32 if want == "scores" else torch.int64
-    return Reply(torch.tensor(body["values"], dtype=dtype).reshape(body["shape"]), body["refused"])
+    values = np.array(body["values"], dtype=np.float32 if want == "scores" else np.int64)
+    return Reply(torch.from_numpy(values).reshape(body["shape"]), body["refused"])
