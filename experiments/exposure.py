@@ -15,11 +15,11 @@ from ..core.secret import seed_for
 from ..core.suspects import logits
 from ..deployments.book import Entry
 from ..deployments.customers import KINDS, customers, pools
+from ..deployments.gateway import classes
 from ..deployments.guard import Guard
 from ..deployments.home import Home
 from ..deployments.monitors import Monitor, Watch
 from ..deployments.thief import Thief
-from ..kernels.row_labels import row_labels
 from ..zoo.files import load_tensors, save_tensors
 from .author import author
 from .cache import code_digest
@@ -118,7 +118,7 @@ def answered(trial: Trial, mine: Owner) -> Record:
     if not scheme.answers:
         return {}
     scores_NC = torch.softmax(logits(mine.marked, test.inputs, trial.hardware.device), 1)
-    told_N = row_labels(scheme.answer(mine.key, test.inputs, scores_NC, Ledger()))
+    told_N = classes(scheme.answer(mine.key, test.inputs, scores_NC, Ledger()))
     return {"answered": float((told_N == test.targets).double().mean())}
 
 
@@ -210,13 +210,13 @@ def utility(trial: Trial, model: nn.Module, thief: Thief) -> Record:
     for a customer who was falsely accused."""
     test = trial.task.test
     scores_NC = torch.softmax(logits(model, test.inputs, trial.hardware.device), 1)
-    own_N = row_labels(scores_NC)
+    own_N = classes(scores_NC)
 
     def told(degraded: bool) -> Record:
         gateway = thief.gateway
         altered_NC = gateway.guard.altered(test.inputs, scores_NC, degraded)
         answered_NC = gateway.rounded(gateway.guard.coarsened(test.inputs, altered_NC, degraded))
-        labels_N = row_labels(altered_NC)
+        labels_N = classes(altered_NC)
         return {
             "accuracy": float((labels_N == test.targets).double().mean()),
             "labels_changed": float((labels_N != own_N).double().mean()),

@@ -110,6 +110,11 @@ def check_fit(trial: Trial) -> None:
         raise NotApplicable(
             f"{theft} attacks classifiers of pictures; a model of {trial.task.name} reads ids: set attack=llm/distill, say"
         )
+    if writes and (trial.deployment.monitor is not None or trial.deployment.defences):
+        raise NotApplicable(
+            f"deployment={trial.spec.choices['deployment']} filters or watches what is asked about pictures; a model of "
+            f"{trial.task.name} reads ids"
+        )
     if trial.settings.save is not None and not scheme.trains and not isinstance(scheme, SamplingMark):
         raise ConfigError(
             f"{mark} is not in the weights, so save={trial.settings.save} would keep nothing of it; leave save out"

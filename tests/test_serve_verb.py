@@ -76,6 +76,16 @@ def test_the_deployment_decides_what_is_served(assay: Assay) -> None:
             service(Path("model.safetensors"), Place(Path("c")), words)
 
 
+def test_a_model_that_reads_ids_is_not_served(tmp_path: Path) -> None:
+    it = build("task=lm_tiny", "model=gpt2_tiny", "watermark=none", "task.limit=64")
+    about = {
+        axis: {"name": it.spec.choices[axis], "config": it.spec.config[axis]} for axis in ("task", "model")
+    }
+    save_model(tmp_path / "lm.safetensors", it.task.fresh(0), {**about, "seed": 0})
+    with pytest.raises(ConfigError, match="a model of language reads ids"):
+        service(tmp_path / "lm.safetensors", Place(tmp_path / "serving"), [])
+
+
 def test_a_package_is_served_within_its_licence(assay: Assay) -> None:
     """Labels alone, so many samples, until the list says otherwise; the plain model is never a file."""
     now, asked = int(time.time()), trial().task.test.inputs[:7]

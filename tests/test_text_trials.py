@@ -13,12 +13,14 @@ from assay.core.errors import ConfigError, NotApplicable
 from assay.core.examples import Examples
 from assay.core.secret import Secret
 from assay.core.texts import Quality
+from assay.deployments.thief import Thief
 from assay.experiments import quality as measure
 from assay.experiments.api import build
 from assay.experiments.author import Author
 from assay.experiments.catalogue import catalogue
 from assay.experiments.cli import main
 from assay.experiments.config import CONF, composer, importable, options
+from assay.experiments.exposure import utility as deployment_utility
 from assay.experiments.own_key import check_shape
 from assay.experiments.people import owner
 from assay.experiments.quality import Answers
@@ -299,6 +301,12 @@ def test_what_a_trial_saves_of_a_mark_of_texts_is_what_detect_reads(
             "sequence_extract_wrk attacks classifiers of pictures",
         ),
         (
+            ("watermark=none", "attack=extract", "deployment=monitored_mmd"),
+            NotApplicable,
+            "monitored_mmd filters or watches what is asked about pictures",
+        ),
+        (("watermark=none", "attack=extract", "deployment=api_noise"), NotApplicable, "api_noise filters"),
+        (
             ("watermark=odd/sampling", "attack=llm/none", "deployment=api_text", "save=somewhere"),
             ConfigError,
             "leave save out",
@@ -312,6 +320,15 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     with pytest.raises(error, match=message):
         trial.run()
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_rounded_scores_of_windows_cost_customers_nothing_but_decimals() -> None:
+    it = build(*TOY, "watermark=none", "attack=extract", "deployment=api_round")
+    model = it.task.fresh(0)
+    told = deployment_utility(it, model, Thief(it.deployment.expose(model)))
+    own = Answers(it.task.test, "cpu").accuracy(model)
+    assert (told["accuracy"], told["labels_changed"]) == (own, 0)
+    assert told["scores_moved"] > 0
 
 
 def test_a_matrix_in_a_key_may_be_as_wide_as_it_likes() -> None:

@@ -83,6 +83,8 @@ def service(
     chosen = [] if any(word.startswith("deployment=") for word in words) else ["deployment=api_scores"]
     with composer(None) as compose:
         trial = prepare(compose([*named, "attack=none", "trainer.progress=false", *chosen, *words]))
+    if not trial.task.owner.inputs.is_floating_point():
+        raise ConfigError(f"a service is asked about pictures, and a model of {trial.task.name} reads ids")
     network = filled(trial.task.fresh(None), source.tensors, model)
     place.folder.mkdir(parents=True, exist_ok=True)
     licensed = None
