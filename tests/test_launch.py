@@ -352,6 +352,17 @@ def test_status_shows_every_state(runs: Path) -> None:
     assert "no worker is alive" in after
 
 
+def test_trials_that_share_a_reason_share_a_line() -> None:
+    reasons = ["only here", "often", "often", "often"]
+    records = [
+        {"id": f"t{i}", "status": "not_applicable", "reason": reason} for i, reason in enumerate(reasons)
+    ]
+    assert list(launchstatus.told(records, [])) == [
+        "  not_applicable  t1 and 2 more: often",
+        "  not_applicable  t0: only here",
+    ]
+
+
 def test_the_status_command_shows_suites(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(runs)
     stored(runs, plan.spec(0), "blocked")

@@ -15,7 +15,7 @@ ENOUGH = 3
 """Finished trials of an attack from which on it has a mean of its own; of fewer the mean of all is taken."""
 Z = 1.28
 """Of a normal interval that holds in 80 of 100 cases."""
-SHOWN, REASONS = 10, 100
+SHOWN, REASONS = 10, 30
 
 Range = tuple[float, float]
 
@@ -121,12 +121,17 @@ def pending(launched: Sequence[Suite], recorded: Set[str]) -> list[Record]:
 
 
 def told(records: Sequence[Record], launched: Sequence[Suite]) -> Iterator[str]:
-    """Trials without a number and why, of each status as many as can be read; then the suites."""
+    """Why trials have no number, of each status as many reasons as can be read; then the suites."""
     for status in ("failed", "blocked", "not_applicable"):
-        found = [record for record in records if record["status"] == status]
-        yield from (f"  {status}  {record['id']}: {record['reason']}" for record in found[:REASONS])
-        if len(found) > REASONS:
-            yield f"  and {len(found) - REASONS} more {status}; --json has all"
+        alike: dict[str, list[str]] = {}
+        for record in records:
+            if record["status"] == status:
+                alike.setdefault(record["reason"], []).append(record["id"])
+        often = sorted(alike.items(), key=lambda item: -len(item[1]))
+        for reason, ids in often[:REASONS]:
+            yield f"  {status}  {ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''}: {reason}"
+        if len(alike) > REASONS:
+            yield f"  and {sum(map(len, alike.values()))} {status} in all, for {len(alike)} reasons; --json has each"
     for one in launched:
         yield from lines(one)
 
