@@ -37,6 +37,12 @@ class Spec:
         if (key := config.pop("key", None)) is not None:
             config["key"] = {"digest": key["digest"]}
         trainer = {name: value for name, value in config["trainer"].items() if name != "progress"}
+        if folder := config.get("task", {}).get(
+            "model"
+        ):  # of a task that brings it: another may be trained into the folder
+            from ..zoo.folders import contents
+
+            config["task"] = {**config["task"], "files": contents(Path(folder).expanduser())}
         return {"choices": self.choices, "config": {**config, "trainer": trainer}}
 
     @property
