@@ -22,7 +22,7 @@ from ..core.suspects import Suspects
 from ..core.theft import Surrogate
 from .cache import code_digest
 from .people import Owner, scheme_of
-from .population import kinds, population
+from .population import FOREIGN, foreign, kinds, population
 from .trial import Kind, Trial
 
 OF_MODELS = ("independent_models", "rivals")
@@ -146,12 +146,15 @@ def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key])
     if type(scheme).settle is not Watermark.settle:
         return scheme.score(known(), keys)
     verification = trial.spec.config["verification"]
+    others = {kind: foreign(trial, kind) for kind in FOREIGN if kind in kinds(trial)}
     config = {
         **scheme_of(trial, trial.seed),
         "calibration": {name: verification[name] for name in ("random_keys", "null_models")},
+        "others": {kind: other.spec.config[FOREIGN[kind][0]] for kind, other in others.items()},
         "keys": [key.fingerprint for key in keys[:2]],
     }
-    return trial.cache.scores(config, code_digest(type(scheme), Matrix), lambda: scheme.score(known(), keys))
+    code = code_digest(type(scheme), Matrix, *{type(other.watermark) for other in others.values()})
+    return trial.cache.scores(config, code, lambda: scheme.score(known(), keys))
 
 
 def elsewhere(trial: Trial) -> bool:

@@ -28,10 +28,12 @@ from .trial import Kind, Trial, built
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 APART = 100_000  # between the seeds of two kinds
-ARCHITECTURES = {"cnn_small": "mlp"}  # of the other kind; cnn_small for all others
-OTHER_MARK = {
-    "uchida": "adi_derived"
-}  # a scheme that marks behaviour against one that marks weights; uchida for all others
+FOREIGN: dict[Kind, tuple[str, dict[str, str], str]] = {
+    "other_architecture": ("model", {"cnn_small": "mlp"}, "cnn_small"),
+    "other_mark": ("watermark", {"uchida": "adi_derived"}, "uchida"),
+}
+"""The axis on which a kind chooses another option than the trial's: an architecture of the other kind, a scheme that marks
+behaviour against one that marks weights. Then what stands against which, and against all others."""
 EPSILON, STEPS = (
     0.1,
     3,
@@ -115,14 +117,13 @@ def _adversarial(trial: Trial, number: int, wait: bool) -> nn.Module:
 
 
 def _other_architecture(trial: Trial, number: int, wait: bool) -> nn.Module:
-    name = ARCHITECTURES.get(trial.spec.choices["model"], "cnn_small")
-    return together(_choosing(trial, "model", name), _seed("other_architecture", number) - NOBODY, wait)[0]
+    other = foreign(trial, "other_architecture")
+    return together(other, _seed("other_architecture", number) - NOBODY, wait)[0]
 
 
 def _other_mark(trial: Trial, number: int, wait: bool) -> nn.Module:
     """A rival's model, marked by another scheme."""
-    name = OTHER_MARK.get(trial.spec.choices["watermark"], "uchida")
-    return _rival(_choosing(trial, "watermark", name), number, wait)
+    return _rival(foreign(trial, "other_mark"), number, wait)
 
 
 def _rival(trial: Trial, number: int, wait: bool) -> nn.Module:
@@ -167,8 +168,10 @@ def _trained(
     )[0]
 
 
-def _choosing(trial: Trial, axis: str, name: str) -> Trial:
-    """The trial with another model or scheme, whose settings may name the model's."""
+def foreign(trial: Trial, kind: Kind) -> Trial:
+    """The trial with the other model or scheme of this kind, whose settings may name the model's."""
+    axis, against, other = FOREIGN[kind]
+    name = against.get(trial.spec.choices[axis], other)
     config = OmegaConf.create({**trial.spec.config, axis: OmegaConf.load(CONF / axis / f"{name}.yaml")})
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     spec = replace(trial.spec, choices={**trial.spec.choices, axis: name}, config=content)

@@ -1,6 +1,8 @@
 """The verification matrix: what trials share of it."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +10,13 @@ import pytest
 from assay.core.examples import Ledger
 from assay.core.scores import Scores
 from assay.core.suspects import Suspects
+from assay.experiments import matrix, population
 from assay.experiments.api import build
+from assay.experiments.cache import Cache
+from assay.experiments.config import CONF
 from assay.experiments.matrix import Matrix, calibrated, elsewhere
 from assay.experiments.trial import Kind
+from assay.watermarks.adi import Adi
 
 
 @pytest.mark.parametrize(("scheme", "loaded"), [("honeytrace", 1), ("dawn", 2)])
@@ -31,6 +37,40 @@ def test_only_keys_that_settle_on_a_ledger_are_scored_in_every_trial(
     first, again = (calibrated(trial, known, keys) for _ in range(2))
     assert calls == loaded
     np.testing.assert_array_equal(first.statistic_MK, again.statistic_MK)
+
+
+def test_scores_are_of_the_null_models_that_other_options_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new version of Assay may bring another adi_derived or mlp: models that it marks or trains are others, and so are scores."""
+    asked: list[tuple[dict[str, Any], set[type]]] = []
+    monkeypatch.setattr(matrix, "code_digest", lambda *parts: set(parts))
+    monkeypatch.setattr(Cache, "scores", lambda _, config, code, make: asked.append((config, code)))
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr(population, "CONF", tmp_path / "conf")
+
+    def scored(null_models: str) -> tuple[dict[str, Any], set[type]]:
+        trial = build(
+            "watermark=uchida", f"verification.null_models={null_models}", f"paths.cache={tmp_path}"
+        )
+        key = trial.watermark.keygen(trial.task, trial.secret("test"), trial.task.fresh(0))
+        calibrated(trial, lambda: Suspects([]), [key, key])
+        return asked[-1]
+
+    mixed = "{other_seed: 1, other_architecture: 1, other_mark: 1}"
+    before, code = scored(mixed)
+    assert Adi in code
+    plain = scored("2")
+    for option, old, new in (
+        ("model/mlp", "width: 256", "width: 64"),
+        ("watermark/adi_derived", "triggers: 100", "triggers: 50"),
+    ):
+        path = tmp_path / "conf" / f"{option}.yaml"
+        path.write_text(path.read_text().replace(old, new))
+        now, _ = scored(mixed)
+        assert now != before
+        before = now
+    assert scored("2") == plain
 
 
 def test_a_key_is_weighed_against_its_own_null_scores() -> None:
