@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import ConfigError
-from ...leaderboard.store import Record
+from ...leaderboard.store import Record, Store
 from ..config import CONF, Spec, content_of, explained, options, suggest
 from ..isolate import died, isolated
 from .engines import LEAVE, Crew, Joblib, Local, Ray, Remote, Slurm
-from .log import Log, Worker, log
+from .log import BEAT, STALE, Log, Worker, log
 from .plan import Plan
 
 Launcher = Local | Remote
@@ -114,6 +114,10 @@ class Watch:
     answered: set[int] = field(default_factory=set)
     deaths: dict[int, list[str]] = field(default_factory=dict)
     mourned: set[tuple[Path, int, float]] = field(default_factory=set)
+    looked: float = field(default_factory=time.time)
+    wary: float = 0.0
+    """Until when nobody counts as dead. A launch that was held up, by a file system that was away or as a suspended machine, sees
+    old signs of life of workers that were held up with it."""
     workers: int = 0
     revived: tuple[int, int] = (0, 0)
 
@@ -128,7 +132,7 @@ class Watch:
                 return
             if before != self.progress:
                 quiet, before = time.monotonic(), self.progress
-            if over and time.monotonic() - quiet > SILENT:
+            if over and time.monotonic() - quiet > SILENT and time.time() >= self.wary:
                 self.revive(due - self.answered)
                 quiet = time.monotonic()
             time.sleep(max(0.2, self.workers / 100))
@@ -149,7 +153,11 @@ class Watch:
                 raise ConfigError(worker.refused)
             for number, outcome in worker.done:
                 self.answer(number, outcome)
-        for worker in seen:
+        now = time.time()
+        if now - self.looked > STALE - 2 * BEAT:
+            self.wary = now + 2 * BEAT
+        self.looked = now
+        for worker in seen if now >= self.wary else ():
             for number, at in worker.dead:
                 if (worker.path, number, at) not in self.mourned:
                     self.mourned.add((worker.path, number, at))
@@ -163,14 +171,24 @@ class Watch:
     def mourn(self, number: int, how: str) -> None:
         if number in self.answered:
             return
-        self.deaths.setdefault(number, []).append(how)
-        if len(self.deaths[number]) < 2:
-            self.plan.again(number)
-            self.start(1)
-        else:
-            record = died(self.plan.spec(number), self.deaths[number])
+        record = self.recorded(number)
+        if record is None:
+            self.deaths.setdefault(number, []).append(how)
+            if len(self.deaths[number]) < 2:
+                self.plan.again(number)
+            else:
+                record = died(self.plan.spec(number), self.deaths[number])
+        if record is not None:
             self.told.done(number, record)
             self.answer(number, record)
+        if len(self.answered) < len(self.plan.due):
+            self.start(1)
+
+    def recorded(self, number: int) -> Record | None:
+        """The record of a trial whose worker died after it was written: while W&B was told, say."""
+        spec = self.plan.spec(number)
+        record = Store(spec.records).read(spec.id)
+        return record if record and (record.get("finished") or "") >= self.plan.started else None
 
     def revive(self, left: set[int]) -> None:
         """No worker is left, and trials are: workers were cancelled, or died before they logged what they took."""
