@@ -16,6 +16,7 @@ from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, Denied, NotApplicable
@@ -67,13 +68,21 @@ def perform(spec: Spec) -> Record:
         status = "blocked" if isinstance(reason, Denied) else "not_applicable"
         record = {**header(trial), "status": status, "reason": str(reason)}
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and _of_the_disk(error, spec):
             raise
         record = {**header(trial), **_failure(error)}
     spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     record["spent"] = {name: round(value, 3) for name, value in spent.items()}
     Store(spec.records).write(record)
     return record
+
+
+def _of_the_disk(error: OSError, spec: Spec) -> bool:
+    """Whether no trial could fare better: a disk is full, or the trial's own folders cannot be written."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        place = Path(str(error.filename)).absolute()
+        return any(place.is_relative_to(Path(own).absolute()) for own in spec.config["paths"].values())
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def tell(record: Record, spec: Spec) -> None:
@@ -101,13 +110,19 @@ def _child(spec: Spec, pipe: Connection) -> None:
         pipe.send(("refused", str(error)))
         return
     except OSError as error:
-        where = " or ".join(spec.config["paths"].values())
-        pipe.send(("refused", f"{error.strerror or error} while writing to {where}; nothing is lost"))
+        pipe.send(("refused", _where(error, spec)))
         return
     except Exception as error:  # noqa: BLE001 - before the trial stood: a user's class that cannot be built, say
         record = stored(spec, _failure(error))
     pipe.send(("done", record))
     tell(record, spec)
+
+
+def _where(error: OSError, spec: Spec) -> str:
+    """Writing to an open file that the disk has no room for names none."""
+    folders = " or ".join(spec.config["paths"].values())
+    place = f"at {error.filename}" if error.filename else f"while writing to {folders}"
+    return f"{error.strerror or error} {place}; nothing is lost"
 
 
 def _end_with_parent() -> None:
