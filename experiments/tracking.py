@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from ..core.errors import ConfigError
+
 Record = dict[str, Any]
 CURVE = ("accuracy", "agreement", "statistic", "log10_p")
 
@@ -28,12 +30,15 @@ def track(record: Record, project: str, mode: str, folder: str | Path = ".", gro
 
 @contextmanager
 def _run(project: str, mode: str, folder: str | Path, about: dict[str, Any]) -> Iterator[Any]:
-    """mode is always explicit: without one W&B asks on a terminal. It refuses wrong ones itself."""
+    """mode is always explicit: without one W&B asks on a terminal. ConfigError for what it refuses: a wrong mode, no login."""
     import wandb
 
     settings = wandb.Settings(silent=True, console="off")
     places = {"project": project, "mode": cast(Any, mode), "dir": str(folder)}
-    run = wandb.init(**places, **about, settings=settings, reinit="finish_previous")
+    try:
+        run = wandb.init(**places, **about, settings=settings, reinit="finish_previous")
+    except wandb.Error as error:
+        raise ConfigError(f"W&B refuses: {error}; offline mode needs neither login nor network") from None
     try:
         yield run
     finally:

@@ -1,6 +1,8 @@
 """Trials end to end: the record, statuses, isolation, the notebook entry, W&B, verification of files."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,9 +17,11 @@ from assay.core.errors import ConfigError
 from assay.core.secret import Secret
 from assay.experiments import isolate
 from assay.experiments.api import build
+from assay.experiments.cli import main
 from assay.experiments.config import Spec, composer
 from assay.experiments.launch.log import _exists
 from assay.leaderboard.store import Store
+from assay.zoo.folders import contents
 
 # A trial of about a second: one epoch on 200 digits, few nulls.
 TINY = (
@@ -305,6 +309,38 @@ def test_a_full_disk_is_reported_and_leaves_nothing(runs: Path, monkeypatch: pyt
     assert not list(runs.rglob("*.json"))
 
 
+def test_a_cache_that_cannot_be_written_ends_the_sweep_instead_of_failing_its_trials(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node with a folder mounted read-only would take every trial of the queue and fail it at once."""
+    from assay.experiments.cache import Cache
+
+    asked = spec(runs, "attack=none")
+
+    def refusing(code: int, place: Path) -> Callable[..., None]:
+        def kept(*_: object) -> None:
+            raise OSError(code, os.strerror(code), str(place))
+
+        return kept
+
+    cache = Path(asked.config["paths"]["cache"]) / "models/0.safetensors.lock"
+    for code, place in ((errno.EROFS, cache), (errno.EACCES, cache)):
+        monkeypatch.setattr(Cache, "kept", refusing(code, place))
+        with pytest.raises(OSError, match=r"safetensors\.lock"):
+            isolate.perform(asked)
+    assert not list(runs.rglob("*.json"))
+    monkeypatch.setattr(Cache, "kept", refusing(errno.EACCES, Path("/elsewhere")))
+    assert isolate.perform(asked)["status"] == "failed", "of what the trial itself opens"
+
+
+def test_a_file_that_cannot_be_read_is_named(runs: Path) -> None:
+    asked = spec(runs, "attack=none")
+    data = PermissionError(errno.EACCES, "Permission denied", "/data/train.gz")
+    assert isolate._where(data, asked) == "Permission denied at /data/train.gz; nothing is lost"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert f"No space left on device while writing to {runs}" in isolate._where(full, asked)
+
+
 def test_the_notebook_entry(runs: Path) -> None:
     trial = build("task=digits", "watermark=uchida", "attack=prune", f"paths.runs={runs}", *TINY)
     assert trial.task.name == "digits"
@@ -324,6 +360,32 @@ def test_identity_leaves_out_what_does_not_change_the_result(runs: Path) -> None
     assert spec(runs, "attack=prune", "seed=1").id != one.id
     assert spec(runs, "attack=prune", "watermark.bits=128").id != one.id
     assert spec(runs, "attack=prune", "trainer.threads=2").id != one.id
+
+
+def test_a_model_that_the_task_brings_is_named_by_what_it_is(runs: Path, tmp_path: Path) -> None:
+    """Else a model trained anew into the folder would be `already done`."""
+    words = ("task=lm_folder", "model=of_task", f"task.model={tmp_path}", "watermark=llm/kgw")
+    with composer() as compose:
+        asked: Spec = compose([f"paths.runs={runs}", *words])
+        before = asked.id
+        (tmp_path / "model.safetensors").write_bytes(b"other weights")
+        contents.cache_clear()  # of one process, which loads the model once
+        assert asked.id != before
+        assert compose([f"paths.runs={runs}", *words]).id == asked.id
+
+
+def test_what_wandb_refuses_is_bad_input(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def nobody(**_: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", nobody)
+    isolate.stored(spec(runs), {"status": "failed", "reason": "why"})
+    assert main(["wandb", "--runs", str(runs), "--mode", "online"]) == 2
+    assert "W&B refuses: No API key configured.; offline mode needs neither" in capsys.readouterr().err
 
 
 @pytest.mark.slow
