@@ -81,6 +81,12 @@ def test_a_plan_is_read_as_it_was_written(runs: Path) -> None:
     assert [plan.attack(i) for i in range(4)] == ["none", "prune"] * 2
 
 
+def test_a_suite_of_a_folder_of_its_own_is_found(runs: Path) -> None:
+    plan = plan_of(runs, suite_name="mine/tiny")
+    assert plan.runs == runs
+    assert [found.name for found in launchstatus.suites(runs, [])] == ["mine/tiny"]
+
+
 def test_parts_that_repeat_are_written_once(runs: Path) -> None:
     many = packed([spec(runs, "none", seed) for seed in range(100)])
     few = packed([spec(runs, "none", seed) for seed in range(2)])
@@ -233,6 +239,47 @@ def test_a_trial_whose_workers_die_twice_has_failed(runs: Path) -> None:
     state = launchstatus.suite(plan, {})
     assert state.done == {"failed": 1, "ok": 1}
     assert state.left == []
+
+
+def test_a_worker_that_died_is_replaced_after_the_second_try_too(runs: Path) -> None:
+    """Else a launch loses one for each trial that kills its workers; and revive waits until none is left."""
+    plan = plan_of(runs, count=3, workers=1)
+    crew, found = watched(plan, "die", "die", "ok", "ok")
+    assert sorted(found.values()) == ["failed", "ok", "ok"]
+    assert crew.started == 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_trial_whose_worker_dies_after_its_record_was_written_is_done(runs: Path) -> None:
+    """Told to W&B, say, which takes a while; it is not run again, and a death is no reason to write over it."""
+    plan = plan_of(runs, count=1, workers=1)
+    stored(runs, plan.spec(0))
+    crew, found = watched(plan, "die", "die")
+    assert list(found.values()) == ["ok"]
+    assert crew.script == ["die"]
+    assert [record["status"] for record in Store(runs / "records")] == ["ok"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_record_of_an_earlier_launch_is_no_answer(runs: Path) -> None:
+    plan = replace(plan_of(runs, count=1, workers=1), started="2026-11-26T02:00:00+00:00")
+    stored(runs, plan.spec(0))
+    _, found = watched(plan, "die", "blocked")
+    assert list(found.values()) == ["blocked"]
+
+
+def test_nobody_is_dead_for_a_launch_that_was_held_up(runs: Path) -> None:
+    """A file system that was away, a suspended machine: the workers' signs of life are old because its own are."""
+    plan = plan_of(runs, count=1, workers=1)
+    crew = Scripted(plan, ["die"])
+    with log(plan.path("launch")) as told:
+        watch = Watch(plan, crew, told, lambda *_: None, looked=time.time() - launchlog.STALE)
+        watch.start(1)
+        watch.look(plan.seen())
+        assert watch.deaths == {}
+        watch.wary = 0.0
+        watch.look(plan.seen())
+        assert watch.deaths == {0: ["with its worker on elsewhere"]}
 
 
 @pytest.mark.usefixtures("impatient")

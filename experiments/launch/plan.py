@@ -70,8 +70,8 @@ class Plan:
 
     @staticmethod
     def place(runs: Path, suite: str, overrides: Sequence[str]) -> Path:
-        """The same command finds the same folder again."""
-        return runs / "launch" / f"{suite}-{digest([suite, *overrides])[:8]}"
+        """The same command finds the same folder again. A suite in a folder of its own (mine/quick) has none here."""
+        return runs / "launch" / f"{suite.replace('/', '.')}-{digest([suite, *overrides])[:8]}"
 
     @property
     def runs(self) -> Path:
