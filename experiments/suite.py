@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..core.errors import ConfigError
 from ..leaderboard.store import FINAL, Excluded, Record, Store
 from .catalogue import GROUPS, catalogue
-from .config import CONF, Spec, composer, content_of, options, suggest
+from .config import AXES, CONF, Spec, composer, content_of, options, suggest
 from .launch.index import heads
 from .launch.launcher import Launcher, run_plan
 from .launch.plan import Plan, packed
@@ -132,8 +132,8 @@ def every(blocks: list[Axes], composed: Callable[[Point], Spec], folders: Sequen
 
 
 def _separable(varied: set[str], folders: Sequence[Path]) -> bool:
-    """Whether what an option of a varied axis resolves to depends on no other varied axis."""
-    if any("." in axis for axis in varied):
+    """Whether what an option of a varied axis resolves to depends on no other varied axis, and no record names it as a setting."""
+    if not varied <= {*AXES, "seed"}:
         return False
     texts = [path.read_text() for axis in varied for f in folders for path in (f / axis).rglob("*.yaml")]
     return not any("${" + axis in text for axis in varied for text in texts)

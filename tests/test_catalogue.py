@@ -126,6 +126,17 @@ def test_words_narrow_a_suite() -> None:
         cells("deployment=open", "attack=distill,extract")
 
 
+def test_every_trial_of_a_suite_names_its_own_settings(tmp_path: Path) -> None:
+    """The board takes trials of equal options, settings and seed for one cell."""
+    keys = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for key in keys:
+        key.write_text(key.name)
+    words = ["attack=none", "watermark=akh,uchida", "key=" + ",".join(map(str, keys))]
+    specs = specs_of("quick", words, None, [CONF])
+    assert len(specs) == 4
+    assert all(spec.overrides == [f"key={spec.config['key']['file']}"] for spec in specs)
+
+
 def test_axes_that_refer_to_each_other_are_composed_point_by_point(tmp_path: Path) -> None:
     (tmp_path / "suite").mkdir()
     text = "common: {task: digits, seed: [0, 1]}\nblocks:\n  - {model: [cnn_small, mlp], watermark: [none, uchida]}"
