@@ -76,6 +76,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "four seeds": (lambda c: c.update(seeds=[0, 1, 2, 3]), r"at least 5 different ones, got \[0, 1, 2, 3\]"),
     "equal seeds": (lambda c: c.update(seeds=[0, 0, 1, 2, 3]), "different ones"),
     "words as seeds": (lambda c: c.update(seeds=["0", 1, 2, 3, 4]), "valid integer, got '0'"),
+    "no finite number": (
+        lambda c: c["numbers"][0].update(reported=float("inf")),
+        "should be a finite number",
+    ),
     "another version": (lambda c: c.update(schema=2), "schema: Input should be 1, got 2"),
     "unknown field": (lambda c: c.update(score=1), "score: Unexpected"),
     "no task": (lambda c: c.update(settings=["model=mlp"]), "task=NAME"),

@@ -38,7 +38,7 @@ UNPUBLISHED = "No number published that we could check."
 Scale = Literal["full", "laptop"]
 SCALES: tuple[Scale, ...] = ("full", "laptop")
 Provenance = Literal["verified", "secondary", "unverified"]
-CLOSED = ConfigDict(extra="forbid")
+CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
 READING = re.compile(r"(?:(\w+)/)?(\w+)\.(\w+)@([\w.]+)")
 INEQUALITY = re.compile(r"(\S+) (<=|>=|<|>) (?:(-?[\d.]+)|(\S+?)(?: ([+-]) ([\d.]+))?)")
 
