@@ -37,9 +37,7 @@ class Spec:
         if (key := config.pop("key", None)) is not None:
             config["key"] = {"digest": key["digest"]}
         trainer = {name: value for name, value in config["trainer"].items() if name != "progress"}
-        if folder := config.get("task", {}).get(
-            "model"
-        ):  # of a task that brings it: another may be trained into the folder
+        if folder := config.get("task", {}).get("model"):  # another model may be trained into the same folder
             from ..zoo.folders import contents
 
             config["task"] = {**config["task"], "files": contents(Path(folder).expanduser())}
