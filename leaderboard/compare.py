@@ -22,6 +22,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,16 +223,22 @@ def _survived(members: list[list[Record]]) -> Floats:
 
 def _paired(board: tuple[str, ...], names: tuple[str, str], gap_SC: Floats) -> Pair | None:
     """gap_SC: the first's survival less the second's; nan where either is undecided."""
-    from ..core.statistics import binomial_log10_p
-
     sign_SC = np.sign(gap_SC)
     wins, losses, equal = (int((sign_SC == value).sum()) for value in (1, -1, 0))
     if not wins + losses + equal:
         return None
     lead_S = np.nansum(sign_SC, axis=1)
     ahead, behind = int((lead_S > 0).sum()), int((lead_S < 0).sum())
-    log10_p = float(binomial_log10_p(max(ahead, behind), ahead + behind, 0.5, two_sided=True))
+    log10_p = sign_test(max(ahead, behind), ahead + behind)
     return Pair(board, *names, wins, losses, equal, ahead, behind, log10_p, log10_p)
+
+
+@cache
+def sign_test(more: int, trials: int) -> float:
+    """log10 p, two-sided. Of a board's thousands of pairs few differ in it."""
+    from ..core.statistics import binomial_log10_p
+
+    return float(binomial_log10_p(more, trials, 0.5, two_sided=True))
 
 
 def win_matrix(found: Iterable[Pair], names: Sequence[str]) -> Floats:

@@ -173,11 +173,13 @@ def ranking(records: Iterable[Record], budget: float = BUDGET) -> list[Record]:
     decided: dict[tuple[str, ...], set[Cell]] = defaultdict(set)
     for row in rows:
         decided[_board(row)] |= row["cells"]
+    merits: dict[tuple[str, ...], list[tuple[float, ...]]] = defaultdict(list)
     for row in rows:
         row |= {"cells": len(row["cells"]), "board_cells": len(decided[_board(row)])}
+        merits[_board(row)].append(_merit(row))
     for row in rows:
-        better = sum(_board(other) == _board(row) and _merit(other) > _merit(row) for other in rows)
-        row["rank"] = better + 1 if _merit(row)[0] else None
+        mine = _merit(row)
+        row["rank"] = sum(other > mine for other in merits[_board(row)]) + 1 if mine[0] else None
     return sorted(rows, key=lambda row: (_board(row), [-value for value in _merit(row)], row["watermark"]))
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -26,7 +27,10 @@ def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> R
     pool = Pool()
     known = screened(item if isinstance(item, Excluded) else lean(labelled(item), memory) for item in found)
     records = sorted(known.records, key=_order)
-    boards = sorted({board_of(record) for record in records}, key=lambda names: [*map(_natural, names)])
+    members: dict[Board, list[Record]] = defaultdict(list)
+    for record in records:
+        members[board_of(record)].append(record)
+    boards = sorted(members, key=lambda names: [*map(_natural, names)])
     place = {names: i for i, names in enumerate(boards)}
     scored = {names: list(rows) for names, rows in groupby(scores(records), key=_names)}
     frontiers = _frontiers(records)
@@ -39,7 +43,7 @@ def view(found: Iterable[Record | Excluded], claims: Sequence[Record] = ()) -> R
         "control": CONTROL,
         "outcomes": OUTCOMES,
         "boards": [
-            _board(names, [r for r in records if board_of(r) == names], scored.get(names, []))
+            _board(names, members[names], scored.get(names, []))
             | {"frontiers": frontiers.get(names, {}), "wins": _wins(wins.get(names, []))}
             | {"deployments": rounded(deployments.get(names, []))}
             for names in boards
