@@ -85,9 +85,13 @@ def blind(record: Record, budget: float = BUDGET) -> bool | None:
 
 
 def _claim_outcome(record: Record) -> tuple[str, float | None]:
-    """Of an accuser's keys: here evidence speaks against the scheme, and the strongest p is the weak point."""
-    verdicts = [point["detected"] for point in record["curve"]]
-    strongest = min(point["log10_p"] for point in record["curve"])
+    """Of an accuser's keys: here evidence speaks against the scheme, and the strongest p is the weak point. Of a search among keys
+    that had to be deposited in advance the last point counts, the best of all: he cannot choose afterwards how many to deposit."""
+    shown = record["curve"]
+    if any((point.get("claimed") or {}).get("deposits", 1) > 1 for point in shown):
+        shown = shown[-1:]
+    verdicts = [point["detected"] for point in shown]
+    strongest = min(point["log10_p"] for point in shown)
     if True in verdicts:
         return "forged", strongest
     return ("undecided" if None in verdicts else "survives"), strongest

@@ -104,6 +104,15 @@ def test_an_accusers_evidence_speaks_against_the_scheme(
     assert row["weakest_attack"] == "prune"
 
 
+def test_of_a_search_among_deposited_keys_all_of_it_counts() -> None:
+    """Each of six p is valid for a number of deposits that was fixed in advance; the least of them is none."""
+    record = trial(attack="hill_climb", curve=[stolen(0.0, STRONG, True), stolen(0.0, -1.0, False)])
+    record["declared"]["attack"]["goal"] = "claim"
+    for point, deposits in zip(record["curve"], (100, 1000), strict=True):
+        point["claimed"] = {"deposits": deposits}
+    assert outcome(record) == ("survives", -1.0)
+
+
 @pytest.mark.parametrize("status", ["blocked", "not_applicable", "failed"])
 def test_what_could_not_run_is_counted_and_never_scored(status: str) -> None:
     bad = unfinished(attack="distill", status=status, reason="why")
