@@ -146,11 +146,11 @@ def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key])
     if type(scheme).settle is not Watermark.settle:
         return scheme.score(known(), keys)
     verification = trial.spec.config["verification"]
-    others = {kind: foreign(trial, kind) for kind in FOREIGN if kind in kinds(trial)}
+    others = {FOREIGN[kind][0]: foreign(trial, kind) for kind in FOREIGN if kind in kinds(trial)}
     config = {
         **scheme_of(trial, trial.seed),
         "calibration": {name: verification[name] for name in ("random_keys", "null_models")},
-        "others": {kind: other.spec.config[FOREIGN[kind][0]] for kind, other in others.items()},
+        "others": {axis: other.spec.config[axis] for axis, other in others.items()},
         "keys": [key.fingerprint for key in keys[:2]],
     }
     code = code_digest(type(scheme), Matrix, *{type(other.watermark) for other in others.values()})
