@@ -13,8 +13,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from measure import interleaved, keep, ratio
-
 from assay.leaderboard.page import write_board
 from assay.leaderboard.store import Excluded, Store
 
@@ -28,7 +26,8 @@ def records() -> Iterator[dict[str, Any] | Excluded]:
 
 
 def peak_mb(page: Path) -> float:
-    """Of a process that does nothing but write the page. Its rusage would hold the peak of the process that started it."""
+    """Of a process that does nothing but write the page, without torch, which measure imports. Its rusage would hold the peak of
+    the process that started it."""
     code = (
         "import sys, pathlib; sys.path[:0] = [sys.argv[1]]; import board\n"
         "board.write_board(board.records(), pathlib.Path(sys.argv[2]))\n"
@@ -41,6 +40,8 @@ def peak_mb(page: Path) -> float:
 
 
 def main() -> None:
+    from measure import interleaved, keep, ratio
+
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "board.html"
         peak = peak_mb(page)
