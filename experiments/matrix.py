@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from ..attacks.sequence import stages_of
-from ..core.contracts import Watermark
+from ..core.contracts import Task, Watermark
 from ..core.evidence import Evidence, weigh
 from ..core.examples import Ledger
 from ..core.key import Key
@@ -21,7 +21,7 @@ from ..core.scores import Scores
 from ..core.suspects import Suspects
 from ..core.theft import Surrogate
 from .cache import code_digest
-from .people import Owner, scheme_of
+from .people import Owner, scheme_of, task_of
 from .population import FOREIGN, foreign, kinds, population
 from .trial import Kind, Trial
 
@@ -45,6 +45,8 @@ class Matrix:
     fpr: float
     elsewhere: bool = False
     """Whether the surrogates have another architecture than the null models, which then are no null for them."""
+    strangers: Scores | None = None
+    """Where random keys decide, what `strangers` says of the rival's key."""
 
     UNMARKED, RIVAL, MARKED, NULLS = 0, 1, 2, 3
 
@@ -57,7 +59,10 @@ class Matrix:
         ledger: Ledger,
     ) -> "Matrix":
         scheme, device = trial.watermark, trial.hardware.device
-        own = [scheme.settle(k, ledger) for k in (mine.key, rival.key, *random_keys(trial, mine.victim))]
+        own = [
+            scheme.settle(k, ledger)
+            for k in (mine.key, rival.key, *random_keys(trial, trial.task, mine.victim))
+        ]
 
         @cache
         def known() -> (
@@ -73,6 +78,7 @@ class Matrix:
         if stolen:
             suspects = Suspects([s.model for s in stolen], device)
             scores = Scores.joined([scores, scheme.score(suspects, [*own, *thiefs])], axis=0)
+        by_keys = scores.log10_p_MK is None and "random_keys" in scheme.nulls
         return Matrix(
             scores=scores,
             keys=[*own, *thiefs],
@@ -82,6 +88,7 @@ class Matrix:
             valid=scheme.nulls,
             fpr=trial.settings.verification.fpr,
             elsewhere=elsewhere(trial),
+            strangers=strangers(trial, mine, rival, ledger) if by_keys else None,
         )
 
     @property
@@ -102,14 +109,27 @@ class Matrix:
         """Its row."""
         return self.NULLS + len(self.kinds) + number
 
-    def weigh(self, row: int, key: int = 0, deposits: int = 1) -> Evidence:
+    def _nulls(self, key: int) -> tuple[list[float], list[float]]:
+        """Of the null models, nobody's and rivals'."""
         nobodys, rivals = (
             self.scores.extremity_MK[rows, key].tolist() for rows in (self.nobodys, self.rivals)
         )
+        return nobodys, rivals
+
+    def weigh(self, row: int, key: int = 0, deposits: int = 1) -> Evidence:
+        nobodys, rivals = self._nulls(key)
         found = weigh(self.scores, row, key, self.randoms, nobodys, self.valid, self.fpr, deposits, rivals)
         if self.elsewhere and row >= self.surrogate(0) and found.source in OF_MODELS:
             return replace(found, source="none", log10_p=0.0, detected=None)
         return found
+
+    def of_rival(self) -> Evidence:
+        """The rival's key in the marked model."""
+        if self.strangers is None:
+            return self.weigh(self.MARKED, key=1)
+        others = range(1, self.strangers.statistic_MK.shape[1])
+        nobodys, rivals = self._nulls(1)
+        return weigh(self.strangers, 0, 0, others, nobodys, self.valid, self.fpr, rivals=rivals)
 
     def summary(self) -> dict[str, Any]:
         """The null scores themselves: the owner's key on each null model, each random key on the marked model."""
@@ -157,6 +177,14 @@ def calibrated(trial: Trial, known: Callable[[], Suspects], keys: Sequence[Key])
     return trial.cache.scores(config, code, lambda: scheme.score(known(), keys))
 
 
+def strangers(trial: Trial, mine: Owner, rival: Owner, ledger: Ledger) -> Scores:
+    """(1, 1 + random keys): the marked model under the rival's key and under random keys made for the rival's data and victim. A
+    key may hold what its owner's model answers, so it is one among keys that were made for the same model, and among no others."""
+    others = random_keys(trial, task_of(trial, "rival"), rival.victim)
+    keys = [trial.watermark.settle(key, ledger) for key in (rival.key, *others)]
+    return trial.watermark.score(Suspects([mine.marked], trial.hardware.device), keys)
+
+
 def elsewhere(trial: Trial) -> bool:
     """Whether the thief trains another architecture than the victim's, also as a stage of his attack."""
     students = (getattr(stage, "student", None) for stage in stages_of(trial.attack))
@@ -167,10 +195,10 @@ def finite(values: Any) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
 
 
-def random_keys(trial: Trial, victim: nn.Module) -> list[Key]:
-    """Strangers' keys by the scheme's own sampler; none where random keys are no null."""
+def random_keys(trial: Trial, task: Task, victim: nn.Module) -> list[Key]:
+    """Strangers' keys for one owner's data and model by the scheme's own sampler; none where random keys are no null."""
     if "random_keys" not in trial.watermark.nulls:
         return []
     count = trial.settings.verification.random_keys
-    keygen, task = trial.watermark.keygen, trial.task
+    keygen = trial.watermark.keygen
     return [keygen(task, trial.secret("random key", k), victim) for k in range(count)]

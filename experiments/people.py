@@ -36,10 +36,14 @@ class Owner:
 
 def owner(trial: Trial, who: str) -> Owner:
     """`owner` or `rival`: trained victim, key, marked model."""
-    rival = who == "rival"
-    seed = trial.seed + (RIVAL if rival else 0)
-    task = trial.settings.task.load(trial.settings.model, seed) if rival else trial.task
-    return marked_by(trial, task, seed, 0)
+    return marked_by(trial, task_of(trial, who), trial.seed + (RIVAL if who == "rival" else 0), 0)
+
+
+def task_of(trial: Trial, who: str) -> Task:
+    """The rival has another split of the data."""
+    return (
+        trial.settings.task.load(trial.settings.model, trial.seed + RIVAL) if who == "rival" else trial.task
+    )
 
 
 def buyer(trial: Trial, number: int) -> Owner:

@@ -80,7 +80,7 @@ def run(trial: Trial) -> dict[str, Any]:
             # What embeds nothing has the marked model as its unmarked one: no control.
             "unmarked": asdict(matrix.weigh(Matrix.UNMARKED)) if trial.watermark.embeds else None,
             "marked_by_rival": asdict(matrix.weigh(Matrix.RIVAL)),
-            "key_of_rival": asdict(matrix.weigh(Matrix.MARKED, key=1)),
+            "key_of_rival": asdict(matrix.of_rival()),
         },
         "nulls": matrix.summary(),
         "size": matrix.size(),

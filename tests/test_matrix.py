@@ -15,6 +15,7 @@ from assay.experiments.api import build
 from assay.experiments.cache import Cache
 from assay.experiments.config import CONF
 from assay.experiments.matrix import Matrix, calibrated, elsewhere
+from assay.experiments.people import Owner, task_of
 from assay.experiments.trial import Kind
 from assay.watermarks.adi import Adi
 
@@ -97,6 +98,23 @@ def test_null_models_are_no_null_for_another_architecture(student: str, apart: b
     assert marked.detected
     assert (stolen.detected, stolen.log10_p) == ((None, 0.0) if apart else (True, pytest.approx(-2)))
     assert stolen.independent_models is not None, "what it was compared with is still shown"
+
+
+def test_a_rivals_key_is_one_among_keys_for_his_own_model(tmp_path: Path) -> None:
+    """honeytrace's keys hold what their owner's unmarked model answers. Under the owner's random keys his model scores 0 each time,
+    and any other key lies above all of them or below: p would be 1 / 20 or 1."""
+    few = ("verification.null_models=0", "verification.random_keys=19")
+    trial = build("watermark=honeytrace", *few, f"paths.cache={tmp_path}")
+    keygen, exceeded = trial.watermark.keygen, []
+    for i in range(12):
+        model, his = (trial.task.fresh(seed) for seed in (i, 100 + i))
+        mine = Owner(keygen(trial.task, trial.secret("owner", i), model), model, model, 0, 0)
+        key = keygen(task_of(trial, "rival"), trial.secret("rival", i), his)
+        found = Matrix.measured(trial, mine, Owner(key, his, his, 0, 0), [], Ledger()).of_rival()
+        assert found.source == "random_keys"
+        assert found.random_keys is not None
+        exceeded.append(found.random_keys.exceed)
+    assert sum(0 < count < 19 for count in exceeded) >= 6  # 10.8 expected
 
 
 def test_an_exact_law_holds_for_any_architecture() -> None:
