@@ -237,10 +237,8 @@ def _chunked(hidden_RD: Tensor, head_VD: Tensor, target_R: Tensor, bias_V: Maybe
     C = min(V, max(64, min(CHUNK_TOKENS, CHUNK_NUMBERS // max(D, 1))))
     own_R, hidden_RD = _own(hidden_RD, head_VD, target_R, bias_V), hidden_RD.float()
     next_R = torch.nextafter(own_R, torch.full_like(own_R, math.inf)).masked_fill(own_R == math.inf, math.nan)
-    reals_2SR, counts_2SR = (
-        torch.empty(2, ceil_div(V, C), R),
-        torch.empty(2, ceil_div(V, C), R, dtype=torch.int64),
-    )
+    reals_2SR = torch.empty(2, ceil_div(V, C), R)
+    counts_2SR = torch.empty_like(reals_2SR, dtype=torch.int64)
     # Comparisons into float32 and their sums take a third of bool's time.
     logits_RC, flags_RC, column_C = torch.empty(R, C), torch.empty(R, C), torch.arange(0.0, C)
     for s, first in enumerate(range(0, V, C)):

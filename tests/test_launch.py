@@ -241,8 +241,12 @@ def test_a_trial_whose_workers_die_twice_has_failed(runs: Path) -> None:
     assert state.left == []
 
 
-def test_a_worker_that_died_is_replaced_after_the_second_try_too(runs: Path) -> None:
-    """Else a launch loses one for each trial that kills its workers; and revive waits until none is left."""
+def test_a_worker_that_died_is_replaced_after_the_second_try_too(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a launch loses one for each trial that kills its workers: what revives it waits until none is left."""
+    monkeypatch.setattr(Watch, "revive", lambda *_: pytest.fail("no worker was left"))
+    monkeypatch.setattr(launch, "SILENT", 0.5)
     plan = plan_of(runs, count=3, workers=1)
     crew, found = watched(plan, "die", "die", "ok", "ok")
     assert sorted(found.values()) == ["failed", "ok", "ok"]
